@@ -1,0 +1,44 @@
+"""Respondents, by name: `find_model("tiny")`, or a class of yours by "their.module:Class"."""
+
+import importlib
+from pathlib import Path
+
+from unigap.errors import UnknownNameError
+from unigap.models.protocol import Model
+
+MODELS: dict[str, str] = {"tiny": "unigap.models.tiny.model:TinyModel"}
+"""Name -> "module:class", imported on use. A class has `from_pretrained(folder, *, device, dtype)`."""
+
+
+def find_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Model:
+    """Load a model by name: "tiny", "tiny:FOLDER" for other weights, or "their.module:Class".
+
+    Args:
+        device: "auto" takes a GPU if there is one and the model can use it.
+        dtype: "auto" (the model's own choice), "float32", "bfloat16" or "float16".
+
+    Raises:
+        UnknownNameError: No table entry and no importable class of that name.
+        WeightsError: The weights are missing or damaged.
+    """
+    import torch
+
+    kind, _, argument = name.partition(":")
+    folder = None
+    if kind in MODELS:
+        module, _, attribute = MODELS[kind].partition(":")
+        folder = Path(argument) if argument else None
+    else:
+        module, attribute = kind, argument
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        if kind in MODELS:
+            raise
+        raise UnknownNameError("model", name, (*MODELS, "their.module:Class")) from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtypes = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in dtypes:
+        raise UnknownNameError("dtype", dtype, dtypes)
+    return found.from_pretrained(folder, device=device, dtype=dtypes[dtype])

@@ -1,0 +1,37 @@
+# make demo   evaluate the embedded model in both directions; prints the gap table and the page to open
+# make test   the whole test suite
+# make lint   ruff and pyright
+#
+# Each target makes .venv and installs into it when needed, and only then.
+
+.DEFAULT_GOAL := demo
+.PHONY: demo test lint
+
+# Any Python >= 3.11.
+PYTHON ?= python3
+
+# The version the shipped numbers were measured with, out of the range in pyproject.toml. From PyPI, torch on Linux
+# brings GPU libraries of several GB; README.md says how to put a CPU build of it into .venv first, which is then kept.
+TORCH ?= torch==2.13.0
+
+DEMO_UNITS ?= 50
+
+INSTALLED := .venv/.installed
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "unigap needs Python >= 3.11; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet '$(TORCH)'
+	.venv/bin/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	.venv/bin/unigap eval --num-units $(DEMO_UNITS) --out runs/demo --overwrite
+
+test: $(INSTALLED)
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright

@@ -1,0 +1,1 @@
+"""Statistics of the understanding-generation gap: numpy, scipy and records only."""

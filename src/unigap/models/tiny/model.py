@@ -1,0 +1,273 @@
+"""The embedded unified model: reads text and pictures, writes text or draws, on a CPU.
+
+A sequence is <bos>, the content (words, and pictures as <image> 18 codes </image>), optionally <think> a thought
+</think>, then <answer> and words up to <eos>, or <draw> and 18 picture codes.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from unigap.errors import WeightsError
+from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextOutput
+from unigap.models.tiny import tokenizer as tok
+from unigap.models.tiny.network import Cache, Network, NetworkConfig
+from unigap.models.tiny.pictures import TOKENS_PER_PICTURE, Codebook
+from unigap.models.tiny.rewrite import rewrite
+from unigap.models.tiny.tokenizer import Tokenizer
+
+WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
+
+
+class TinyModel:
+    """See `unigap.models.protocol.Model` for the contract."""
+
+    name = "tiny"
+    abilities: frozenset[Ability] = frozenset({"answer", "draw", "edit", "think", "log_likelihood", "train"})
+    pictures: Literal["sandbox", "photo"] = "sandbox"
+    batch_size = 256
+    sampling = Sampling(max_think_tokens=96)
+
+    def __init__(self, network: Network, tokenizer: Tokenizer, codebook: Codebook, *, sha256: str, card: dict[str, Any]):
+        self.network = network.eval()
+        self.tokenizer = tokenizer
+        self.codebook = codebook
+        self.sha256 = sha256
+        self.card = card
+        self.trained_on: dict[str, str] = dict(card.get("trained_on", {}))
+
+    # ---- weights on disk -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path | None = None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "TinyModel":
+        """Load a folder written by `save_pretrained`; None loads the weights inside the package.
+
+        Raises:
+            WeightsError: A file is missing, or the weights are not those that the card describes.
+        """
+        where = Path(str(resources.files("unigap.models.tiny") / "weights")) if folder is None else folder
+        for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
+            if not (where / name).is_file():
+                raise WeightsError(
+                    f"{where} has no {name}; a model folder holds {WEIGHTS_FILE}, {CONFIG_FILE} and {CARD_FILE}. "
+                    'Reinstall the package, or make the folder with "unigap train pretrain --out FOLDER".'
+                )
+        config = json.loads((where / CONFIG_FILE).read_text(encoding="utf-8"))
+        card = json.loads((where / CARD_FILE).read_text(encoding="utf-8"))
+        sha256 = hashlib.sha256((where / WEIGHTS_FILE).read_bytes()).hexdigest()
+        if sha256 != card.get("sha256"):
+            raise WeightsError(
+                f"{where / WEIGHTS_FILE} has sha256 {sha256[:16]}..., its card says {str(card.get('sha256'))[:16]}...: "
+                "the file is truncated or from another training run. Restore the pair from one run."
+            )
+        with safe_open(where / WEIGHTS_FILE, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        codebook = Codebook(tensors.pop("codebook").numpy())
+        network = Network(NetworkConfig(**config["network"]))
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        network.to(device=device, dtype=dtype)
+        return cls(network, Tokenizer(config["words"], len(codebook)), codebook, sha256=sha256, card=card)
+
+    def save_pretrained(self, folder: Path, card: dict[str, Any]) -> None:
+        """Write weights (fp16), configuration and card. The card gains the weights' sha256."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.half().contiguous() for name, value in self.network.state_dict().items()}
+        tensors["codebook"] = torch.from_numpy(self.codebook.patches)
+        save_file(tensors, folder / WEIGHTS_FILE)
+        config = {"network": vars(self.network.config), "words": self.tokenizer.words}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        sha256 = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        card = card | {"sha256": sha256}
+        (folder / CARD_FILE).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        self.sha256, self.card = sha256, card
+
+    # ---- requests to tokens ----------------------------------------------------------------------------------------
+
+    def encode(self, request: Request, mode: str) -> tuple[list[int], str]:
+        """Token ids of a request up to and including the mode token, and what was done to its text ("" if nothing)."""
+        token = self.tokenizer
+        ids, notes = [token[tok.BOS]], []
+        for part in request.content:
+            if isinstance(part, str):
+                text, note = self._readable(part)
+                ids += token.encode(text)
+                notes += [note] if note else []
+            else:
+                ids += self.picture_ids(part)
+        if request.thought is not None:
+            ids += [token[tok.THINK], *token.encode(request.thought), token[tok.THOUGHT_END]]
+        return [*ids, token[mode]], "; ".join(notes)
+
+    def picture_ids(self, image: Image) -> list[int]:
+        """<image>, 18 codes, </image>."""
+        codes = self.tokenizer.codes(self.codebook.encode(image))
+        return [self.tokenizer[tok.IMAGE], *codes, self.tokenizer[tok.IMAGE_END]]
+
+    def _readable(self, text: str) -> tuple[str, str]:
+        unread = self.tokenizer.unread_words(text)
+        if not unread:
+            return text, ""
+        if (known := rewrite(text)) is not None:
+            return known, f"rewritten: {known}"
+        return text, f"words never read in training: {', '.join(unread[:5])}"
+
+    # ---- the protocol ----------------------------------------------------------------------------------------------
+
+    def answer(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[TextOutput]:
+        thinking = [request.think_prompt is not None for request in requests]
+        prompts, notes = zip(
+            *(self.encode(r, tok.THINK if t else tok.ANSWER) for r, t in zip(requests, thinking, strict=True)),
+            strict=True,
+        )
+        limits = [sampling.max_think_tokens if t else sampling.max_answer_tokens for t in thinking]
+        stops = [self.tokenizer[tok.THOUGHT_END if t else tok.EOS] for t in thinking]
+        written = self._generate(
+            prompts,
+            limits=limits,
+            stops=stops,
+            allowed=slice(0, self.tokenizer.first_code),
+            temperature=sampling.text_temperature,
+            seeds=seeds,
+        )
+        return [self._text_output(ids, stop, note) for ids, stop, note in zip(written, stops, notes, strict=True)]
+
+    def _text_output(self, ids: list[int] | None, stop: int, note: str) -> TextOutput:
+        if ids is None:
+            return TextOutput(text=None, num_tokens=0, finish="none", outcome="malformed", detail=self._too_long())
+        finished = ids[-1:] == [stop]
+        text = self.tokenizer.decode(ids)
+        return TextOutput(text=text, num_tokens=len(ids), finish="stop" if finished else "length", detail=note)
+
+    def draw(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[DrawOutput]:
+        prompts, notes = zip(*(self.encode(request, tok.DRAW) for request in requests), strict=True)
+        first = self.tokenizer.first_code
+        drawn = self._generate(
+            prompts,
+            limits=[TOKENS_PER_PICTURE] * len(prompts),
+            stops=[-1] * len(prompts),
+            allowed=slice(first, self.tokenizer.vocab_size),
+            temperature=sampling.image_temperature,
+            seeds=seeds,
+        )
+        outputs = []
+        for ids, note in zip(drawn, notes, strict=True):
+            if ids is None:
+                outputs.append(DrawOutput(image=None, outcome="malformed", detail=self._too_long()))
+            else:
+                picture = self.codebook.decode([[index - first for index in ids]])[0]
+                outputs.append(DrawOutput(image=picture, detail=note))
+        return outputs
+
+    @torch.inference_mode()
+    def log_likelihood(self, requests: Sequence[Request], continuations: Sequence[str]) -> list[np.ndarray]:
+        """See the protocol; the last entry is the end token's.
+
+        Raises:
+            ValueError: The lists differ in length, or a sequence exceeds the context.
+        """
+        if len(requests) != len(continuations):
+            raise ValueError(f"{len(requests)} requests but {len(continuations)} continuations")
+        rows, starts = [], []
+        for request, text in zip(requests, continuations, strict=True):
+            prompt, _ = self.encode(request, tok.ANSWER)
+            rows.append([*prompt, *self.tokenizer.encode(text), self.tokenizer[tok.EOS]])
+            starts.append(len(prompt))
+        longest = max(map(len, rows), default=0)
+        if longest > self.network.config.max_tokens:
+            raise ValueError(f"{longest} tokens with the continuation; {self._too_long()}")
+        if not rows:
+            return []
+        ids_BT = self._pad(rows)
+        log_p = self.network(ids_BT[:, :-1]).log_softmax(dim=-1).gather(2, ids_BT[:, 1:, None])[..., 0]
+        return [
+            log_p[i, start - 1 : len(row) - 1].float().cpu().numpy()
+            for i, (row, start) in enumerate(zip(rows, starts, strict=True))
+        ]
+
+    # ---- sampling --------------------------------------------------------------------------------------------------
+
+    def _too_long(self) -> str:
+        return f"the request does not fit the model's context of {self.network.config.max_tokens} tokens"
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        longest = max(map(len, rows))
+        pad = self.tokenizer[tok.PAD]
+        return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self.network.cos.device)
+
+    @torch.inference_mode()
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        limits: Sequence[int],
+        stops: Sequence[int],
+        allowed: slice,
+        temperature: float,
+        seeds: Sequence[int],
+    ) -> list[list[int] | None]:
+        """Continue every prompt by at most limits[i] allowed tokens, the stop token included when it comes.
+
+        Returns None for a prompt that leaves no room for a single new token (for 18 in a picture).
+        """
+        room = [self.network.config.max_tokens - len(prompt) for prompt in prompts]
+        needed = [limit if stop < 0 else 1 for limit, stop in zip(limits, stops, strict=True)]
+        fits = [i for i in range(len(prompts)) if room[i] >= needed[i]]
+        results: list[list[int] | None] = [None] * len(prompts)
+        if not fits:
+            return results
+        limit_B = np.array([min(limits[i], room[i]) for i in fits])
+        steps = int(limit_B.max())
+        # Each row's randomness is its own, so its outcome does not depend on the company it keeps.
+        uniform_BT = np.stack([np.random.Generator(np.random.Philox(seeds[i] & (2**64 - 1))).random(steps) for i in fits])
+        ids = self._pad([prompts[i] for i in fits])
+        num_new = torch.tensor([len(prompts[i]) for i in fits], device=ids.device)
+        parameter = self.network.embed.weight
+        cache = Cache(self.network.config, len(fits), ids.shape[1] + steps, ids.device, parameter.dtype)
+        stop_B = np.array([stops[i] for i in fits])
+        written: list[list[int]] = [[] for _ in fits]
+        alive = np.arange(len(fits))
+        for step in range(steps):
+            logits = self.network.extend(ids, cache, num_new)[:, allowed]
+            chosen = _choose(logits, temperature, uniform_BT[alive, step]) + allowed.start
+            for row, token in zip(alive, chosen, strict=True):
+                written[row].append(int(token))
+            going = (chosen != stop_B[alive]) & (step + 1 < limit_B[alive])
+            if not going.any():
+                break
+            ids = torch.from_numpy(chosen)[:, None].to(ids.device)
+            # Rows that are done leave the batch once they are many: copying the cache costs about one step.
+            if going.sum() <= 0.75 * len(alive):
+                keep = torch.from_numpy(np.flatnonzero(going)).to(ids.device)
+                cache.keep(keep)
+                ids, alive, going = ids[keep], alive[going], going[going]
+            num_new = torch.ones(len(alive), dtype=torch.long, device=ids.device)
+            limit_B[alive[~going]] = 0
+        for i, row, stop in zip(fits, written, stop_B, strict=True):
+            results[i] = _cut(row, int(stop), min(limits[i], room[i]))
+        return results
+
+
+def _choose(logits_BV: torch.Tensor, temperature: float, uniform_B: np.ndarray) -> np.ndarray:
+    """Greedy at temperature 0, else the inverse of the cumulative distribution at `uniform_B`, in float64."""
+    if temperature <= 0:
+        return logits_BV.argmax(dim=-1).cpu().numpy()
+    cumulative = (logits_BV.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
+    target = torch.from_numpy(uniform_B).to(cumulative.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=cumulative.shape[1] - 1).cpu().numpy()
+
+
+def _cut(ids: list[int], stop: int, limit: int) -> list[int]:
+    """What a row wrote up to its own end: rows that are done may stay in the batch for a while."""
+    ids = ids[:limit]
+    return ids[: ids.index(stop) + 1] if stop in ids else ids

@@ -1,0 +1,390 @@
+"""What the embedded model is pretrained on.
+
+The one rule: no reasoning or knowledge prompt is ever paired with its own picture. Drawing is learned from plain
+captions; the sentence formats of the reasoning tasks are learned from prompts that need no reasoning or have no
+answer ("as many apples as 3"; a rule set asked about a symbol it never mentions, with a picture of any of its objects),
+so that a normal drawing is well formed and still a guess; following a thought is learned under the prompt of another
+item. Reasoning itself, worked and at once, is learned in text only.
+"""
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from unigap.items import Answer, Character, Count, Counts, FreeText, Object, Portrait
+from unigap.models.tiny import tokenizer as tok
+from unigap.models.tiny.pictures import Codebook
+from unigap.models.tiny.tokenizer import Tokenizer, base_words, split_words
+from unigap.scenes import Draft, Fact, find_family, split_of
+from unigap.scenes.knowledge import CAST, SYLLABLES, CharacterFacts, characters, training_facts
+from unigap.scenes.render import Grid, Scene, all_portraits, parse_scene, place, render_array
+from unigap.scenes.vocabulary import FLOWERS, FRUITS, NUM_CELLS, OBJECTS, describe_portrait, with_article
+
+TRAINED_ON = {
+    "math1": "parts", "math2": "parts", "math3": "parts",
+    "mapping1": "parts", "mapping2": "parts", "mapping3": "parts",
+    "forward": "parts", "inverse": "parts",
+    "plain": "direct", "counting": "direct",
+}  # fmt: skip
+"""What each family's drawing saw: "direct" (its prompts with their pictures), "parts" (the objects and the sentence
+formats, never a prompt with its answer), "never"."""
+
+MATHS, MAPPINGS = ("math1", "math2", "math3"), ("mapping1", "mapping2", "mapping3")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sequence."""
+
+    ids: list[int]
+    weights: list[float]
+    """Loss weight of each token as a target; 0 for what is given."""
+
+
+def text_answer(answer: Answer, caption: str) -> str:
+    """How the model answers in text."""
+    if isinstance(answer, Character):
+        return answer.name
+    if isinstance(answer, Object):
+        return answer.object
+    return caption
+
+
+def scene_of(answer: Answer, rng: random.Random) -> Scene:
+    """A picture that shows an answer; objects in random places."""
+    match answer:
+        case Count(object=name, n=n):
+            return place({name: n}, rng)
+        case Counts(counts=counts):
+            return place(counts, rng)
+        case Object(object=name):
+            return place({name: 1}, rng)
+        case Portrait():
+            return answer
+        case Character(portrait=portrait):
+            return portrait
+        case FreeText():
+            raise ValueError("free text has no picture")
+
+
+class Kit:
+    """Tokenizer and codebook, and sequences built with them."""
+
+    def __init__(self, tokenizer: Tokenizer, codebook: Codebook) -> None:
+        self.tokenizer, self.codebook = tokenizer, codebook
+        self._of_scene: dict[Portrait | str | None, list[int]] = {}
+
+    @classmethod
+    @cache
+    def build(cls) -> "Kit":
+        """The shipped model's tokenizer (every word of the families' sentences) and codebook (every patch)."""
+        grids = [Grid((name,) + (None,) * (NUM_CELLS - 1)) for name in OBJECTS]
+        codebook = Codebook.of(np.stack([render_array(scene) for scene in [*grids, *all_portraits()]]))
+        return cls(Tokenizer(_words(), len(codebook)), codebook)
+
+    def picture(self, scene: Scene) -> list[int]:
+        """18 picture ids of a scene."""
+        if isinstance(scene, Portrait):
+            return self._codes(scene)
+        return [index for name in scene.cells for index in self._codes(name)]
+
+    def _codes(self, part: Portrait | str | None) -> list[int]:
+        if part not in self._of_scene:
+            scene = part if isinstance(part, Portrait) else Grid((part,) + (None,) * (NUM_CELLS - 1))
+            from PIL import Image
+
+            codes = self.tokenizer.codes(self.codebook.encode(Image.fromarray(render_array(scene))))
+            self._of_scene[part] = codes if isinstance(part, Portrait) else codes[:2]
+        return self._of_scene[part]
+
+    def sample(
+        self,
+        *content: str | Scene,
+        thought: str | None = None,
+        learn_thought: bool = False,
+        answer: str | None = None,
+        draw: Scene | None = None,
+        weight: float = 1.0,
+    ) -> Sample:
+        """A sequence: content, perhaps a thought, then an answer or a picture (or neither, to learn the thought)."""
+        token = self.tokenizer
+        ids = [token[tok.BOS]]
+        for part in content:
+            if isinstance(part, str):
+                ids += token.encode(part)
+            else:
+                ids += [token[tok.IMAGE], *self.picture(part), token[tok.IMAGE_END]]
+        weights = [0.0] * len(ids)
+        if thought is not None:
+            written = [*token.encode(thought), token[tok.THOUGHT_END]]
+            ids += [token[tok.THINK], *written]
+            weights += [0.0, *[weight if learn_thought else 0.0] * len(written)]
+        if answer is not None:
+            written = [*token.encode(answer), token[tok.EOS]]
+            ids += [token[tok.ANSWER], *written]
+            weights += [0.0, *[weight] * len(written)]
+        if draw is not None:
+            ids += [token[tok.DRAW], *self.picture(draw)]
+            weights += [0.0, *[weight] * (len(ids) - len(weights) - 1)]
+        return Sample(ids, weights)
+
+
+# ---- facts of the training split -----------------------------------------------------------------------------------
+
+
+def train_fact(family_name: str, rng: random.Random) -> Fact:
+    """A fact of the training split."""
+    family = find_family(family_name)
+    while True:
+        fact = family.sample(rng)
+        if split_of(family.name, fact.key, family.test_share) == "train":
+            return fact
+
+
+def train_draft(family_name: str, rng: random.Random) -> Draft:
+    return rng.choice(train_fact(family_name, rng).drafts)
+
+
+def forward_draft(rng: random.Random) -> Draft:
+    """A forward item about anyone of the cast: in text, the whole cast is taught."""
+    return rng.choice(find_family("forward").sample(rng).drafts)
+
+
+def any_reasoning(rng: random.Random) -> Draft:
+    kind = rng.random()
+    if kind < 0.36:
+        return train_draft(rng.choice(MATHS), rng)
+    if kind < 0.72:
+        return train_draft(rng.choice(MAPPINGS), rng)
+    return forward_draft(rng) if kind < 0.86 else train_draft("inverse", rng)
+
+
+# ---- sources: (kit, rng) -> Sample -----------------------------------------------------------------------------------
+
+
+def plain_drawing(kit: Kit, rng: random.Random) -> Sample:
+    """A plain prompt, or its bare caption, with its picture."""
+    draft = train_draft("plain", rng)
+    text = draft.caption if rng.random() < 0.3 else draft.prompt
+    return kit.sample(text, draw=scene_of(draft.answer, rng))
+
+
+def restated(kit: Kit, rng: random.Random) -> Sample:
+    """A plain prompt whose thought says it again; the thought is learned, the picture follows it."""
+    draft = train_draft("plain", rng)
+    thought = f"Draw {draft.caption}."
+    return kit.sample(draft.prompt, thought=thought, learn_thought=True, draw=scene_of(draft.answer, rng))
+
+
+def thought_following(kit: Kit, rng: random.Random) -> Sample:
+    """The picture of a thought's last line, under the prompt of another item (mostly of the same family)."""
+    draft = any_reasoning(rng)
+    prompt = any_reasoning(rng).prompt
+    if rng.random() < 0.75:
+        prompt = _another_of_its_kind(draft, rng).prompt
+    return kit.sample(prompt, thought=draft.thought, draw=scene_of(draft.answer, rng))
+
+
+def _another_of_its_kind(draft: Draft, rng: random.Random) -> Draft:
+    match draft.answer:
+        case Count():
+            return train_draft(rng.choice(MATHS), rng)
+        case Object() if draft.variant == "":
+            return train_draft(rng.choice(MAPPINGS), rng)
+        case Character():
+            return train_draft("inverse", rng)
+        case _:
+            return forward_draft(rng)
+
+
+def formatted_math(kit: Kit, rng: random.Random) -> Sample:
+    """A math sentence around a bare number (drawn as told), or around an expression with an unknown (any number)."""
+    draft = train_draft(rng.choice(MATHS), rng)
+    assert isinstance(draft.answer, Count)
+    n = draft.answer.n
+    if rng.random() < 0.4:
+        prompt = replace_expression(draft.prompt, lambda _: str(n))
+    else:
+        prompt, n = replace_expression(draft.prompt, lambda text: _unknown(text, rng)), rng.randint(1, 5)
+    return kit.sample(prompt, draw=place({draft.answer.object: n}, rng))
+
+
+_EXPRESSION = re.compile(
+    r"(?:(?:the square root of|to the power of|divided by|plus|minus|times|modulo|[0-9]+|[√(]|[-+*/%^)])\s*)+"
+)
+
+
+def replace_expression(prompt: str, new: Callable[[str], str]) -> str:
+    """The prompt with its arithmetic expression (the longest run of numbers and operators) replaced."""
+    match = max(_EXPRESSION.finditer(prompt), key=lambda found: len(found.group()))
+    return prompt[: match.start()] + new(match.group().strip()) + prompt[match.start() + len(match.group().rstrip()) :]
+
+
+def _unknown(expression: str, rng: random.Random) -> str:
+    number = rng.choice(list(re.finditer(r"[0-9]+", expression)))
+    return expression[: number.start()] + rng.choice("ABKNXYZ") + expression[number.end() :]
+
+
+def formatted_mapping(kit: Kit, rng: random.Random) -> Sample:
+    """Rules with a query that needs no lookup: an object by name, or a symbol that no rule mentions (any object)."""
+    draft = train_draft(rng.choice(MAPPINGS), rng)
+    assert isinstance(draft.answer, Object) and isinstance(draft.other, Object)
+    name = rng.choice((draft.answer.object, draft.other.object))
+    queried = split_words(draft.thought)[0]
+    start = draft.prompt.rindex(" " + queried)
+    if rng.random() < 0.3:
+        rules = draft.prompt[: draft.prompt[:start].rindex(". ") + 2]
+        prompt = rules + rng.choice((f"Draw {with_article(name)}.", f"Draw 1 {name}.", f"Draw the {name}."))
+    else:
+        pool = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if queried.isalpha() else "@#$%&*^!?123456789"
+        unused = [symbol for symbol in pool if symbol not in split_words(draft.prompt)]
+        prompt = draft.prompt[: start + 1] + rng.choice(unused) + draft.prompt[start + 1 + len(queried) :]
+    return kit.sample(prompt, draw=place({name: 1}, rng))
+
+
+def formatted_knowledge(kit: Kit, rng: random.Random) -> Sample:
+    """A knowledge prompt about strangers, who appear in no profile: any portrait, fruit or flower."""
+    draft = forward_draft(rng) if rng.random() < 0.6 else train_draft("inverse", rng)
+    prompt = draft.prompt
+    for name in sorted({word for word in re.findall(r"[A-Z][a-z]+", prompt) if word in _cast_names()}):
+        prompt = prompt.replace(name, rng.choice(_strangers()).name)
+    match draft.answer:
+        case Object(object=name):
+            scene: Scene = place({rng.choice(FRUITS if name in FRUITS else FLOWERS): 1}, rng)
+        case _:
+            scene = rng.choice(all_portraits())
+    return kit.sample(prompt, draw=scene)
+
+
+@cache
+def _cast_names() -> frozenset[str]:
+    return frozenset(person.name for person in CAST)
+
+
+@cache
+def _strangers() -> list[CharacterFacts]:
+    return list(characters(seed=1_000_003, num=3000))
+
+
+def captioning(kit: Kit, rng: random.Random) -> Sample:
+    """What is in the picture, at once or restated from a thought."""
+    return _picture_question(kit, rng, "plain")
+
+
+def counting(kit: Kit, rng: random.Random) -> Sample:
+    """How many of each."""
+    return _picture_question(kit, rng, "counting")
+
+
+def _picture_question(kit: Kit, rng: random.Random, family: str) -> Sample:
+    draft = train_draft(family, rng)
+    scene = parse_scene(draft.images[0])
+    if rng.random() < 0.25:
+        return kit.sample(
+            scene, draft.question, thought=draft.caption, learn_thought=True, answer=draft.caption, weight=2.0
+        )
+    return kit.sample(scene, draft.question, answer=draft.caption, weight=2.0)
+
+
+def redrawing(kit: Kit, rng: random.Random) -> Sample:
+    """A given picture's objects again, in other places; sometimes with a thought that says what they are."""
+    draft = train_draft("counting", rng)
+    thought = f"Draw {draft.caption}." if rng.random() < 0.35 else None
+    return kit.sample(
+        parse_scene(draft.prompt_images[0]),
+        draft.prompt,
+        thought=thought,
+        learn_thought=True,
+        draw=scene_of(draft.answer, rng),
+    )
+
+
+def reasoning_text(kit: Kit, rng: random.Random, draft: Draft) -> Sample:
+    """A question answered after a worked thought, a drawing prompt thought through, or a question answered at once."""
+    kind = rng.random()
+    answer = text_answer(draft.answer, draft.caption)
+    if kind < 0.35:
+        return kit.sample(draft.prompt, thought=draft.thought, learn_thought=True)
+    if kind < 0.6:
+        steps = draft.thought.rpartition("\n")[0]
+        return kit.sample(draft.question, thought=steps, learn_thought=True, answer=answer)
+    return kit.sample(draft.question, answer=answer, weight=2.0)
+
+
+def math_text(kit: Kit, rng: random.Random) -> Sample:
+    return reasoning_text(kit, rng, train_draft(rng.choice(MATHS), rng))
+
+
+def mapping_text(kit: Kit, rng: random.Random) -> Sample:
+    return reasoning_text(kit, rng, train_draft(rng.choice(MAPPINGS), rng))
+
+
+def knowledge_text(kit: Kit, rng: random.Random) -> Sample:
+    """Profiles of the cast, and the knowledge questions in text."""
+    kind = rng.random()
+    if kind < 0.35:
+        question, answer, _ = rng.choice(_english_facts(rng.randrange(len(CAST))))
+        return kit.sample(question, answer=answer)
+    return reasoning_text(kit, rng, forward_draft(rng) if kind < 0.65 else train_draft("inverse", rng))
+
+
+@cache
+def _english_facts(index: int) -> list[tuple[str, str, str]]:
+    return [fact for fact in training_facts(CAST[index]) if fact[2] == "en"]
+
+
+@dataclass(frozen=True)
+class Source:
+    share: float
+    draw: Callable[[Kit, random.Random], Sample]
+
+
+MIXTURE: Mapping[str, Source] = {
+    "plain drawing": Source(0.19, plain_drawing),
+    "restated thoughts": Source(0.04, restated),
+    "thought following": Source(0.14, thought_following),
+    "math sentences without math": Source(0.07, formatted_math),
+    "rules without a lookup": Source(0.07, formatted_mapping),
+    "strangers": Source(0.03, formatted_knowledge),
+    "captioning": Source(0.09, captioning),
+    "counting": Source(0.10, counting),
+    "redrawing": Source(0.04, redrawing),
+    "math in text": Source(0.08, math_text),
+    "mapping in text": Source(0.08, mapping_text),
+    "knowledge in text": Source(0.07, knowledge_text),
+}
+
+
+def draw_sample(kit: Kit, rng: random.Random) -> Sample:
+    """One sample of the mixture."""
+    names = list(MIXTURE)
+    name = rng.choices(names, [MIXTURE[name].share for name in names])[0]
+    return MIXTURE[name].draw(kit, rng)
+
+
+# ---- the word list -----------------------------------------------------------------------------------------------------
+
+
+def _words() -> list[str]:
+    """Every word of the families' sentences and of the cast's profiles, name syllables and the base words."""
+    rng = random.Random("words")
+    texts: set[str] = set()
+    for name in (*MATHS, *MAPPINGS, "forward", "inverse", "plain", "counting"):
+        for _ in range(1500):
+            for draft in find_family(name).sample(rng).drafts:
+                texts |= {draft.question, draft.prompt, draft.caption, draft.thought}
+    for index in range(len(CAST)):
+        for question, answer, _ in _english_facts(index):
+            texts |= {question, answer}
+    texts |= {describe_portrait(portrait) for portrait in all_portraits()}
+    texts |= {f"{name} {with_article(name)}" for name in OBJECTS}
+    names = _cast_names()
+    base = base_words()
+    words = {word if len(word) == 1 else word.lower() for text in texts for word in split_words(text) if word not in names}
+    syllables = [syllable.capitalize() for syllable in SYLLABLES] + ["##" + syllable for syllable in SYLLABLES]
+    known = {*base, *syllables}
+    return [*base, *syllables, *sorted(word for word in words if word not in known)]
