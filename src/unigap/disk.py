@@ -137,19 +137,38 @@ def safe_name(text: str) -> str:
     return f"{re.sub('[^A-Za-z0-9_]+', '_', text[:60])}-{hash64(text):016x}"
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the file as its JsonLog; False where files cannot be locked."""
+    if fcntl is None or not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 class JsonLog:
-    """Appends JSON lines, each batch durable when `append` returns. One process at a time per file."""
+    """Appends JSON lines, each batch durable when `append` returns. One process at a time per file.
+
+    Raises:
+        RunFolderError: The file cannot be written, or another process writes it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            self._lock()
-            self._end = self._drop_torn_tail()
-        except BaseException:
-            os.close(self._fd)
-            raise
+        with explain_os_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                self._lock()
+                self._end = self._drop_torn_tail()
+            except BaseException:
+                os.close(self._fd)
+                raise
 
     def _lock(self) -> None:
         if fcntl is None:
@@ -179,19 +198,20 @@ class JsonLog:
         """Write all objects, then fsync once; returns where each line starts.
 
         Raises:
-            OSError: The write failed; the file is cut back to what it was.
+            RunFolderError: The write failed; the file is cut back to what it was.
         """
         lines = [dump_line(data) for data in objects]
         starts = list(itertools.accumulate(map(len, lines), initial=self._end))
         data = memoryview(b"".join(lines))
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-            os.fsync(self._fd)
-        except OSError:
-            with contextlib.suppress(OSError):  # if this fails too, the next reader drops the torn line
-                os.ftruncate(self._fd, self._end)
-            raise
+        with explain_os_errors(self.path.parent):
+            try:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+                os.fsync(self._fd)
+            except OSError:
+                with contextlib.suppress(OSError):  # if this fails too, the next reader drops the torn line
+                    os.ftruncate(self._fd, self._end)
+                raise
         self._end = starts.pop()
         return starts
 

@@ -106,7 +106,7 @@ class Record:
         return self.outcome != "transport_error"
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "model": vars(self.model)}
+        return {"schema": self.schema, **vars(self), "model": vars(self.model)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -176,7 +176,7 @@ class Verdict(Ruling):
         return self.verdict != "unscored"
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "judge": vars(self.judge)}
+        return {"schema": self.schema, **self.key._asdict(), **vars(self), "judge": vars(self.judge)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -250,14 +250,12 @@ def pixels_sha256(image: Image.Image) -> str:
 # ---- the run folder ------------------------------------------------------------------------------------------------
 
 
-class RecordWriter:
-    """Appends one rank's records, pictures first. Use as a context manager."""
+class RecordWriter(JsonLog):
+    """Appends one rank's records, pictures first."""
 
     def __init__(self, folder: Path, rank: int) -> None:
+        super().__init__(folder / f"records-{rank:05d}.jsonl")
         self._folder = folder
-        with explain_os_errors(folder):
-            self._log = JsonLog(folder / f"records-{rank:05d}.jsonl")
-        self.num_written = 0
 
     def write(
         self, records: Sequence[Record], images: Sequence[Image.Image | None], families: Sequence[str]
@@ -279,39 +277,8 @@ class RecordWriter:
             done.append(record)
         with explain_os_errors(self._folder):
             write_files(files)
-            self._log.append(record.to_json() for record in done)
-        self.num_written += len(done)
+        self.append(record.to_json() for record in done)
         return done
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._log.close()
-
-
-class VerdictWriter:
-    """Appends a judge's verdicts. Use as a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = path.parent
-        with explain_os_errors(self._folder):
-            self._log = JsonLog(path)
-
-    def write(self, verdicts: Iterable[Verdict]) -> None:
-        """Make one batch safe on disk.
-
-        Raises:
-            RunFolderError: The disk is full or not writable. Earlier batches are untouched.
-        """
-        with explain_os_errors(self._folder):
-            self._log.append(verdict.to_json() for verdict in verdicts)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._log.close()
 
 
 class RunFolder:
@@ -408,7 +375,7 @@ class RunFolder:
             IdentityError: An item of the same id but another content is already there.
         """
         offsets = self._offsets()
-        with explain_os_errors(self.path), JsonLog(self.path / ITEMS_FILE) as log:
+        with JsonLog(self.path / ITEMS_FILE) as log:
             batch: list[Item] = []
 
             def flush() -> None:
@@ -511,8 +478,9 @@ class RunFolder:
         path = self.verdict_path(judge)
         return KeyedLines([path] if path.exists() else [], Verdict.from_json)
 
-    def verdict_writer(self, judge: str) -> VerdictWriter:
-        return VerdictWriter(self.verdict_path(judge))
+    def verdict_log(self, judge: str) -> JsonLog:
+        """Where a judge's verdicts are appended (`append(v.to_json() for v in ...)`)."""
+        return JsonLog(self.verdict_path(judge))
 
 
 def _short(text: str) -> str:

@@ -105,20 +105,19 @@ def collect_scores(items: Iterable[Item], records: Iterable[Record], verdicts: I
     """
     scores = Scores(list(items))
     known = {item.id for item in scores.items}
-    refused: set[Key] = set()
+    outcomes: dict[Key, str] = {}
     for record in records:
-        if record.item_id not in known:
-            continue
-        _enter(scores, record.key, "missing")
-        if record.outcome == "refused":
-            refused.add(record.key)
+        if record.item_id in known:
+            _enter(scores, record.key, "missing")
+            outcomes[record.key] = record.outcome
     for verdict in verdicts:
-        question = (verdict.direction, verdict.arm)
-        if (verdict.item_id, verdict.sample) not in scores._statuses.get(question, {}):
+        outcome = outcomes.get(verdict.key, "transport_error")
+        if outcome == "transport_error":  # never settled, whatever an earlier judge made of it
             continue
-        _enter(scores, verdict.key, "refused" if verdict.key in refused else verdict.verdict)
+        _enter(scores, verdict.key, "refused" if outcome == "refused" else verdict.verdict)
         if verdict.error:
-            scores.errors.setdefault((verdict.item_id, *question), Counter())[verdict.error] += 1
+            code = (verdict.item_id, verdict.direction, verdict.arm)
+            scores.errors.setdefault(code, Counter())[verdict.error] += 1
     return scores
 
 

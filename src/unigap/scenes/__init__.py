@@ -130,7 +130,7 @@ def make_units(family: str, *, seed: int, split: Split = "test") -> Iterator[tup
     seen: set[int] = set()
     index = repeats = 0
     for fact in facts(source, seed=seed, split=split):
-        fingerprint = hash(tuple((draft.prompt, draft.prompt_images) for draft in fact.drafts))
+        fingerprint = hash(tuple((draft.prompt, draft.images, draft.prompt_images) for draft in fact.drafts))
         if fingerprint in seen:
             if (repeats := repeats + 1) > MAX_REPEATS:
                 return

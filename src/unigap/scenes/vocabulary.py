@@ -13,8 +13,6 @@ THINGS: Final = (
 OBJECTS: Final = FRUITS + FLOWERS + THINGS
 """Canonical singular names of the 32 kinds of objects, the order of every canonical list."""
 
-_IRREGULAR = {"strawberry": "strawberries"}
-
 GENDERS: Final = ("female", "male")
 AGES: Final = ("kid", "middle-aged", "old")
 HAIRS: Final = ("black", "brown", "blond", "red")
@@ -41,7 +39,8 @@ NUM_CELLS: Final = GRID_SIDE * GRID_SIDE
 
 
 def plural(name: str) -> str:
-    return _IRREGULAR.get(name, name + "s")
+    """ "cups", "strawberries"."""
+    return name[:-1] + "ies" if name.endswith("y") else name + "s"
 
 
 def counted(name: str, n: int) -> str:

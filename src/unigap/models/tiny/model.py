@@ -125,6 +125,8 @@ class TinyModel:
     # ---- the protocol ----------------------------------------------------------------------------------------------
 
     def answer(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[TextOutput]:
+        if not requests:
+            return []
         thinking = [request.think_prompt is not None for request in requests]
         prompts, notes = zip(
             *(self.encode(r, tok.THINK if t else tok.ANSWER) for r, t in zip(requests, thinking, strict=True)),
@@ -150,6 +152,8 @@ class TinyModel:
         return TextOutput(text=text, num_tokens=len(ids), finish="stop" if finished else "length", detail=note)
 
     def draw(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[DrawOutput]:
+        if not requests:
+            return []
         prompts, notes = zip(*(self.encode(request, tok.DRAW) for request in requests), strict=True)
         first = self.tokenizer.first_code
         drawn = self._generate(

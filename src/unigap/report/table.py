@@ -1,0 +1,128 @@
+"""The gap table for a terminal: one family a row, every rate over its 95% interval, plain ASCII in the cells."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from unigap.items import ARMS_OF, Arm, Direction
+from unigap.report.summary import NORMAL_DRAWING, Cell, FamilySummary, Gap, Summary
+
+FULL_WIDTH = 118
+"""Columns that the whole table needs. In less it is printed as two tables, one below the other."""
+
+HEADER = (
+    "Percent right with 95% intervals: text = understanding, draw = generation. "
+    "Gap = text - draw of the same arm; positive: understands more than it draws."
+)
+SHORT: dict[Direction, str] = {"understanding": "text", "generation": "draw"}
+ADJUSTED_MARK, LEFT_OUT_MARK, REFUSED_MARK = "*", "!", "~"
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    text: Callable[[FamilySummary], str]
+
+
+def print_summary(summary: Summary, console: Console, *, variants: bool = False) -> None:
+    """Print header, table, legend and meaning.
+
+    Args:
+        variants: Give each variant of a family a row of its own, below the family.
+    """
+    families = [row for family in summary.families for row in (family, *(family.variants if variants else ()))]
+    rates, rest = _rate_columns(families), _other_columns(families)
+    console.print(HEADER, style="dim", highlight=False)
+    for columns in [rates + rest] if console.width >= FULL_WIDTH else [rates, rest]:
+        console.print(_table(families, columns), highlight=False)
+    for line in legend(families):
+        console.print(line, style="dim", highlight=False, markup=False)
+    for sentence in summary.meaning:
+        console.print(f"> {sentence}", highlight=False, markup=False)
+
+
+def _table(families: Sequence[FamilySummary], columns: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("family", no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for family in families:
+        table.add_row(family.name, *(column.text(family) for column in columns))
+    return table
+
+
+def _rate_columns(families: Sequence[FamilySummary]) -> list[Column]:
+    return [
+        Column(f"{SHORT[direction]}\n{arm}", lambda family, d=direction, a=arm: _cell(family.cell(d, a)))
+        for direction, arms in ARMS_OF.items()
+        for arm in arms
+        if any(family.cell(direction, arm) for family in families)
+    ]
+
+
+def _other_columns(families: Sequence[FamilySummary]) -> list[Column]:
+    def gap_of(arm: Arm) -> Callable[[FamilySummary], str]:
+        return lambda family: _gap(family.gaps.get(arm))
+
+    arms = [arm for arm in ARMS_OF["understanding"] if any(arm in family.gaps for family in families)]
+    return [
+        *(Column(f"gap\n{arm}", gap_of(arm)) for arm in arms),
+        Column("chance", lambda family: _percent(family.chance[0])),
+        Column("drawing\ntrained", lambda family: family.trained or "?"),
+        Column("unread-\nable", lambda family: _unreadable(family.cells.get(NORMAL_DRAWING))),
+    ]
+
+
+def _cell(cell: Cell | None) -> str:
+    if not cell:
+        return ""
+    if not cell.scored:
+        return f"-{_marks(cell)}"
+    return f"{_percent(cell.rate)}{_marks(cell)}\n{100 * cell.low:.0f}-{100 * cell.high:.0f}"
+
+
+def _marks(cell: Cell) -> str:
+    marks = ADJUSTED_MARK if cell.cluster_adjusted else ""
+    marks += LEFT_OUT_MARK if cell.unscored or cell.missing else ""
+    return marks + (REFUSED_MARK if cell.refused else "")
+
+
+def _gap(gap: Gap | None) -> str:
+    if not gap or not gap.scored:
+        return "-" if gap else ""
+    mark = ADJUSTED_MARK if gap.cluster_adjusted else ""
+    return f"{100 * gap.rate:+.0f}{mark}\n{100 * gap.low:+.0f},{100 * gap.high:+.0f}"
+
+
+def _unreadable(cell: Cell | None) -> str:
+    return _percent(cell.unreadable) if cell else ""
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None or math.isnan(rate) else f"{rate:.0%}"
+
+
+def legend(families: Sequence[FamilySummary]) -> Iterator[str]:
+    """Lines that explain the columns and marks that are there."""
+    strategies: dict[str, list[str]] = {}
+    for family in families:
+        rate, strategy = family.chance
+        strategies.setdefault("not known" if rate is None else strategy, []).append(family.name)
+    yield "chance, by strategy: " + "; ".join(f"{name} ({', '.join(of)})" for name, of in strategies.items())
+    yield "drawing trained: direct = this task's pictures, parts = its parts but never their composition; ? = not stated"
+    yield "unreadable: share of normal drawings in which nothing could be read (counted as wrong)"
+    cells = [cell for family in families for cell in family.cells.values()]
+    if any(cell.cluster_adjusted for cell in cells):
+        yield f"{ADJUSTED_MARK} interval widened for units that depend on each other, or for fewer than 20 clusters"
+    if left_out := sum(cell.unscored + cell.missing for cell in cells):
+        unscored = sum(cell.unscored for cell in cells)
+        yield (
+            f"{LEFT_OUT_MARK} answers left out of the rate: {unscored} the judge could not score, "
+            f"{left_out - unscored} without a settled record or verdict"
+        )
+    if refused := sum(cell.refused for cell in cells):
+        yield f"{REFUSED_MARK} {refused} answers were refused by the model; a refusal counts as wrong"
