@@ -121,4 +121,3 @@ def test_one_version_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["hatch"]["version"]["path"] == "src/unigap/__init__.py"
     assert f"\nversion: {unigap.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-

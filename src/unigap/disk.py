@@ -14,7 +14,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, BinaryIO, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -297,8 +297,14 @@ class KeyedLines(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """The winning lines, one at a time, in the order of the files."""
-        for index in np.lexsort((self._offsets, self._files)):
-            yield self._read(int(index))
+        for number, path in enumerate(self._paths):
+            with contextlib.ExitStack() as stack:
+                try:
+                    file = stack.enter_context(path.open("rb"))
+                except OSError as error:
+                    raise RunFolderError(f"cannot read {path}: {error.strerror or error}") from error
+                for offset in np.sort(self._offsets[self._files == number]):
+                    yield self._parsed(_line_at(file, int(offset), path), path)
 
 
 def read_line_at(path: Path, offset: int) -> dict[str, Any]:
@@ -309,10 +315,14 @@ def read_line_at(path: Path, offset: int) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            file.seek(offset)
-            data = _object(file.readline())
+            return _line_at(file, offset, path)
     except OSError as error:
         raise RunFolderError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _line_at(file: BinaryIO, offset: int, path: Path) -> dict[str, Any]:
+    file.seek(offset)
+    data = _object(file.readline())
     if data is None:
         raise RunFolderError(f"{path} changed while it was read (no JSON object at byte {offset})")
     return data

@@ -1,4 +1,4 @@
-"""The main job: items x directions x arms x samples, asked of one model, into a run folder.
+"""The main job: items x directions x arms x samples, asked of one model, into a run folder; and judging such a folder.
 
 Items stream through one queue per direction and arm; a queue that holds a batch is asked and recorded at once, so
 memory does not grow with the number of items and a crash costs at most the batch in flight. A refined drawing waits
@@ -8,21 +8,37 @@ batches are cut, in which order items come and how many ranks share them changes
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from unigap.arms import CALLS, Asker, Question, Reply, Task, check_picture, item_seed, missing_abilities
-from unigap.errors import CannotAskError, UnknownNameError
+from unigap.disk import KeyedLines
+from unigap.errors import CannotAskError, CannotJudgeError, RunFolderError, UnknownNameError
 from unigap.items import ARMS, ARMS_OF, DIRECTIONS, SUITE_VERSION, Arm, Direction, Item
+from unigap.judges.protocol import Judge
 from unigap.models.protocol import Ability, Model, Sampling
 from unigap.progress import Advance, show_progress
 from unigap.prompts import find_think_prompt
 from unigap.ranks import meet, wait_until_unlocked, world_from_env
-from unigap.records import Key, KeyedLines, ModelRef, Outcome, Record, RecordWriter, RunFolder, RunIdentity
+from unigap.records import (
+    JudgeRef,
+    Key,
+    ModelRef,
+    Outcome,
+    Record,
+    RecordWriter,
+    Ruling,
+    RunFolder,
+    RunIdentity,
+    Verdict,
+    VerdictWord,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,3 +341,114 @@ class _Session:
             usage=reply.usage,
             detail="; ".join(dict.fromkeys(filter(None, reply.details))),
         )
+
+
+# ---- judging ---------------------------------------------------------------------------------------------------------
+
+
+def check_judge(
+    judge: Judge, model: Model, items: Iterable[Item], directions: Collection[Direction] = DIRECTIONS
+) -> None:
+    """Refuse, before any call is spent, what the judge cannot read.
+
+    Raises:
+        CannotJudgeError: The model's kind of pictures, or answers of some items.
+    """
+    if "generation" in directions and model.pictures not in judge.pictures:
+        raise CannotJudgeError(
+            f"{judge.name} reads only {' and '.join(sorted(judge.pictures)) or 'no'} pictures, and {model.name} draws "
+            f"{model.pictures} pictures; name another with --judge"
+        )
+    num_items, unreadable = 0, list[Item]()
+    for num_items, item in enumerate(items, start=1):  # noqa: B007 (the last value is the number of items)
+        if item.answer.kind not in judge.answer_kinds:
+            unreadable.append(item)
+    if unreadable:
+        raise CannotJudgeError(
+            f"{judge.name} reads only {'sandbox answers' if judge.pictures == {'sandbox'} else 'answers'} of kind "
+            f"{', '.join(sorted(judge.answer_kinds))}; {len(unreadable)} of {num_items} items have another (first: "
+            f"{unreadable[0].id[:80]!r}, {unreadable[0].answer.kind}). Leave them out, or name another with --judge"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeReport:
+    """What one session of judging did."""
+
+    verdicts: Counter[VerdictWord]
+    num_settled_before: int
+    unscored: Counter[str]
+    """Reason -> how many; judging again tries these again."""
+
+
+def judge_run(
+    folder: RunFolder, judge: Judge, *, overwrite: bool = False, on_progress: Advance | None = None
+) -> JudgeReport:
+    """Judge every settled record that this judge has not scored, into verdicts/<judge>.jsonl.
+
+    A refused record is incorrect ("refused") and a malformed one too ("unreadable"), without asking the judge. A
+    picture that is missing or damaged on disk is unscored, with the reason, and the rest goes on.
+
+    Args:
+        overwrite: Move verdicts of another version or prompt of the judge aside instead of refusing.
+
+    Raises:
+        IdentityError: The file holds verdicts of another version or prompt of the judge.
+        RunFolderError: The folder cannot be read or written; verdicts written before are safe.
+    """
+    ref = JudgeRef(name=judge.name, version=judge.version, prompt_sha256=judge.prompt_sha256)
+    folder.prepare_verdicts(ref, overwrite=overwrite)
+    verdicts, unscored = Counter[VerdictWord](), Counter[str]()
+    num_before = 0
+    with folder.verdict_log(judge.name) as log:
+        records, done = folder.records(), folder.verdicts(judge.name)
+        bar = nullcontext(on_progress) if on_progress else show_progress(f"judging by {judge.name}", len(records))
+        with bar as advance:
+            batch: list[Record] = []
+
+            def flush() -> None:
+                rulings = _rule(folder, judge, batch)
+                made = map(Verdict.of, (record.key for record in batch), rulings, repeat(ref))
+                log.append(verdict.to_json() for verdict in made)
+                verdicts.update(ruling.verdict for ruling in rulings)
+                unscored.update(ruling.why for ruling in rulings if ruling.verdict == "unscored")
+                advance(len(batch))
+                batch.clear()
+
+            for record in records:
+                if not record.settled or record.key in done:
+                    num_before += record.settled
+                    advance(1)
+                    continue
+                batch.append(record)
+                if len(batch) >= judge.batch_size:
+                    flush()
+            flush()
+    return JudgeReport(verdicts=verdicts, num_settled_before=num_before, unscored=unscored)
+
+
+def _rule(folder: RunFolder, judge: Judge, records: Sequence[Record]) -> list[Ruling]:
+    """One ruling per record: what needs no judge at once, texts and pictures in one call each."""
+    rulings: dict[int, Ruling] = {}
+    texts: dict[int, tuple[Item, str]] = {}
+    pictures: dict[int, tuple[Item, Image.Image]] = {}
+    for index, record in enumerate(records):
+        if record.outcome != "ok":
+            code = "refused" if record.outcome == "refused" else "unreadable"
+            rulings[index] = Ruling.incorrect(code, record.detail or record.outcome)
+        elif record.direction == "understanding":
+            assert record.text is not None
+            texts[index] = (folder.item(record.item_id), record.text)
+        else:
+            item = folder.item(record.item_id)
+            try:
+                pictures[index] = (item, folder.load_image(record))
+            except RunFolderError as error:
+                rulings[index] = Ruling.unscored(str(error))
+    if texts:
+        said = judge.judge_texts([item for item, _ in texts.values()], [text for _, text in texts.values()])
+        rulings.update(zip(texts, said, strict=True))
+    if pictures:
+        said = judge.judge_pictures([item for item, _ in pictures.values()], [image for _, image in pictures.values()])
+        rulings.update(zip(pictures, said, strict=True))
+    return [rulings[index] for index in range(len(records))]

@@ -20,17 +20,19 @@ from unigap.disk import (
     KeyedLines,
     explain_os_errors,
     hash64,
+    is_locked,
     read_json_lines,
-    read_line_at,
     safe_name,
     write_files,
 )
 from unigap.environment import describe_environment
 from unigap.errors import IdentityError, RunFolderError
 from unigap.items import SUITE_VERSION, Arm, Direction, Item
+from unigap.itemstore import ItemStore
 
 SCHEMA = 1
 RUN_FILE, ITEMS_FILE, VERDICTS, IMAGES = "run.json", "items.jsonl", "verdicts", "images"
+RECORD_FILES = "records-*.jsonl"
 
 Outcome = Literal["ok", "refused", "malformed", "transport_error"]
 """See DESIGN section 1. All but transport_error are settled: never asked again."""
@@ -291,7 +293,7 @@ class RunFolder:
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
         self.path, self.run = path, run
-        self._item_offsets: dict[int, int] | None = None
+        self._items = ItemStore(path / ITEMS_FILE)
 
     @property
     def identity(self) -> RunIdentity:
@@ -336,6 +338,8 @@ class RunFolder:
         """
         with explain_os_errors(path, safe="Nothing was lost"):
             if (path / RUN_FILE).exists() and overwrite:
+                if any(map(is_locked, path.glob(RECORD_FILES))):
+                    raise RunFolderError(f"{path} is being written by another process; it was not moved aside")
                 path.rename(_free_name(path))
             elif not (path / RUN_FILE).exists() and path.exists():
                 _refuse_foreign(path)
@@ -352,6 +356,9 @@ class RunFolder:
             write_files(
                 [(path / RUN_FILE, json.dumps(run, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace"))]
             )
+        # Also the torn lines of ranks that will not be there this time; refuses while one of them still writes.
+        for records in path.glob(RECORD_FILES):
+            JsonLog(records).close()
         return cls.open(path)
 
     def check_identity(self, identity: RunIdentity) -> None:
@@ -366,76 +373,23 @@ class RunFolder:
                 "(--out), or move this run aside with --overwrite."
             )
 
-    # ---- items -----------------------------------------------------------------------------------------------------
-
     def add_items(self, items: Iterable[Item]) -> None:
-        """Save items that the folder does not hold yet, so that judging and reporting need no generator.
-
-        Raises:
-            IdentityError: An item of the same id but another content is already there.
-        """
-        offsets = self._offsets()
-        with JsonLog(self.path / ITEMS_FILE) as log:
-            batch: list[Item] = []
-
-            def flush() -> None:
-                starts = log.append(item.to_json() for item in batch)
-                offsets.update(zip((hash64(item.id) for item in batch), starts, strict=True))
-                batch.clear()
-
-            for item in items:
-                if hash64(item.id) in offsets:
-                    self._check_same(item)
-                    continue
-                batch.append(item)
-                if len(batch) == 1000:
-                    flush()
-            flush()
-
-    def _check_same(self, item: Item) -> None:
-        old, new = self.item(item.id).to_json(), json.loads(json.dumps(item.to_json()))
-        old = json.loads(json.dumps(old))
-        if differing := [name for name in new if old.get(name) != new[name]]:
-            raise IdentityError(
-                f"item {_short(item.id)} is already in {self.path / ITEMS_FILE} with another {', '.join(differing)}. "
-                "Give it another id, choose another folder (--out), or move this run aside with --overwrite."
-            )
-
-    def _offsets(self) -> dict[int, int]:
-        if self._item_offsets is None:
-            path = self.path / ITEMS_FILE
-            lines = read_json_lines(path) if path.exists() else ()
-            self._item_offsets = {hash64(data["id"]): offset for offset, data in lines}
-        return self._item_offsets
+        """Save items that the folder does not hold yet; see `ItemStore.add`."""
+        self._items.add(items)
 
     def item(self, item_id: str) -> Item:
-        """The item of that id.
-
-        Raises:
-            RunFolderError: The folder has no such item.
-        """
-        offset = self._offsets().get(hash64(item_id))
-        if offset is None:
-            raise RunFolderError(f"{self.path / ITEMS_FILE} has no item {_short(item_id)}")
-        return self._parse_item(read_line_at(self.path / ITEMS_FILE, offset))
+        """The item of that id; see `ItemStore.get`."""
+        return self._items.get(item_id)
 
     def items(self) -> Iterator[Item]:
         """All items of the run, one at a time."""
-        if (self.path / ITEMS_FILE).exists():
-            for _, data in read_json_lines(self.path / ITEMS_FILE):
-                yield self._parse_item(data)
-
-    def _parse_item(self, data: Mapping[str, Any]) -> Item:
-        try:
-            return Item.from_json(data)
-        except ValueError as error:
-            raise RunFolderError(f"{self.path / ITEMS_FILE}: not an item: {error}") from None
+        return iter(self._items)
 
     # ---- records ---------------------------------------------------------------------------------------------------
 
     def records(self) -> KeyedLines[Record]:
         """All records of all ranks: iterate, look up by key, or ask `key in records` (settled?)."""
-        return KeyedLines(sorted(self.path.glob("records-*.jsonl")), Record.from_json)
+        return KeyedLines(sorted(self.path.glob(RECORD_FILES)), Record.from_json)
 
     def record_writer(self, rank: int = 0) -> RecordWriter:
         return RecordWriter(self.path, rank)
@@ -478,13 +432,32 @@ class RunFolder:
         path = self.verdict_path(judge)
         return KeyedLines([path] if path.exists() else [], Verdict.from_json)
 
+    def prepare_verdicts(self, judge: JudgeRef, *, overwrite: bool = False) -> None:
+        """Make sure that a judge's file, if there is one, holds its verdicts alone.
+
+        Args:
+            judge: Who is about to judge.
+            overwrite: Move the file aside (.jsonl.1, ...) instead of refusing it.
+
+        Raises:
+            IdentityError: It holds verdicts of another version or prompt.
+        """
+        path = self.verdict_path(judge.name)
+        lines = read_json_lines(path) if path.exists() else iter(())
+        _, first = next(lines, (0, None))
+        if first is None or (old := JudgeRef(**first["judge"])) == judge:
+            return
+        if not overwrite:
+            raise IdentityError(
+                f"{path} holds verdicts of {old.name} version {old.version} (prompt {old.prompt_sha256}), and this is "
+                f"version {judge.version} (prompt {judge.prompt_sha256}); move them aside with --overwrite."
+            )
+        with explain_os_errors(path.parent):
+            path.rename(_free_name(path))
+
     def verdict_log(self, judge: str) -> JsonLog:
         """Where a judge's verdicts are appended (`append(v.to_json() for v in ...)`)."""
         return JsonLog(self.verdict_path(judge))
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def _free_name(path: Path) -> Path:

@@ -25,7 +25,7 @@ class MathPhrase:
     object: str
     """Canonical name."""
     expression: tuple[str, ...]
-    """Numbers, one-character symbols and operators in words, e.g. ("√", "16", "-", "2") or ("3", "plus", "1")."""
+    """Numbers and symbols, e.g. ("√", "16", "-", "2")."""
 
 
 @dataclass(frozen=True)
@@ -51,39 +51,39 @@ class MappingPhrase:
 _TOKEN = re.compile(r"[0-9]+|[A-Za-z]+(?:[-'][A-Za-z]+)*|\S")
 _PUNCTUATION = frozenset(".,:;?!\"“”'‘’")
 
-_SYMBOLS = {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"} | {symbol: symbol for symbol in "+-*/%^√()"}  # noqa: RUF001
-_BINARY = frozenset(("+", "-", "*", "/", "%", "^", "plus", "minus", "times", "divided by", "modulo", "to the power of"))
-_ROOTS = frozenset(("√", "the square root of"))
+_SYMBOLS = {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"} | {symbol: symbol for symbol in "+-*/%^√()"}
+_BINARY = frozenset("+-*/%^")
 
 _IN_WORDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("raised", "to", "the", "power", "of"): ("to the power of",),
-    ("to", "the", "power", "of"): ("to the power of",),
-    ("the", "square", "root", "of"): ("the square root of",),
-    ("square", "root", "of"): ("the square root of",),
-    ("multiplied", "by"): ("times",),
-    ("divided", "by"): ("divided by",),
-    ("squared",): ("to the power of", "2"),
-    ("cubed",): ("to the power of", "3"),
-    ("plus",): ("plus",),
-    ("minus",): ("minus",),
-    ("times",): ("times",),
-    ("modulo",): ("modulo",),
-    ("mod",): ("modulo",),
+    ("raised", "to", "the", "power", "of"): ("^",),
+    ("to", "the", "power", "of"): ("^",),
+    ("the", "square", "root", "of"): ("√",),
+    ("square", "root", "of"): ("√",),
+    ("multiplied", "by"): ("*",),
+    ("divided", "by"): ("/",),
+    ("squared",): ("^", "2"),
+    ("cubed",): ("^", "3"),
+    ("plus",): ("+",),
+    ("minus",): ("-",),
+    ("times",): ("*",),
+    ("modulo",): ("%",),
+    ("mod",): ("%",),
 }
-"""Operators in words, longest first."""
+"""Operators in words, longest first. They are read as their symbols, with the precedence that these have."""
 
 _NUMERALS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 ).split()
 _IN_WORDS |= {(word,): (str(number),) for number, word in enumerate(_NUMERALS)}
+_BY_FIRST_WORD = {first: [found for found in _IN_WORDS.items() if found[0][0] == first] for first, *_ in _IN_WORDS}
 
 _FRAME = frozenset(
     "a amount an and are as ask asked asks be by calculated computed count create describe display do does draw equal "
     "equals equivalent evaluates exactly for from generate give gives how image in is it item items make many match "
     "matches matching number numbers object objects of on out outcome outcomes paint photo picture pictures please "
     "produce prompt provide quantity render result results same show shows that the them there these thing things "
-    "this to value values what which with work yields".split()
+    "this to value values what which whose with work yields".split()
 )
 """Words that say "draw so many of them", and nothing else."""
 
@@ -97,29 +97,16 @@ _CHANGES = frozenset(
 
 def parse_math(text: str) -> MathPhrase | NotUnderstood:
     """Read a sentence, or a few, with one object and one arithmetic expression, whether it asks to draw or to say."""
-    words: list[str] = []
     runs: list[list[str]] = [[]]
     leftovers: list[list[str]] = [[]]
-
-    def close() -> None:
-        for groups in (runs, leftovers):
-            if groups[-1]:
-                groups.append([])
-
     for kind, piece in _math_pieces(_TOKEN.findall(text)):
-        if kind == "expression":
-            if leftovers[-1]:
-                leftovers.append([])
-            runs[-1].append(piece)
-        elif kind == "leftover":
-            if runs[-1]:
-                runs.append([])
-            leftovers[-1].append(piece)
-        elif kind == "frame":
-            close()
-            words.append(piece)
-        else:
+        if kind == "unknown":
             return NotUnderstood(f"the character {piece!r} is not known")
+        for other, groups in (("expression", runs), ("leftover", leftovers)):
+            if kind == other:
+                groups[-1].append(piece)
+            elif groups[-1]:
+                groups.append([])
     expressions = [run for run in runs if run]
     name = _only_object([group for group in leftovers if group])
     if isinstance(name, NotUnderstood):
@@ -134,7 +121,7 @@ def _math_pieces(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
     lower = [token.lower() for token in tokens]
     index = 0
     while index < len(tokens):
-        for phrase, meaning in _IN_WORDS.items():
+        for phrase, meaning in _BY_FIRST_WORD.get(lower[index], ()):
             if tuple(lower[index : index + len(phrase)]) == phrase:
                 yield from (("expression", piece) for piece in meaning)
                 index += len(phrase)
@@ -174,7 +161,7 @@ def _only_object(groups: list[list[str]]) -> str | NotUnderstood:
 
 
 def _well_formed(pieces: Sequence[str]) -> bool:
-    """Whether pieces are an expression with at least one operator: operands and operators in turn, parentheses closed."""
+    """Whether operands and operators take turns, at least one operator among them, and parentheses close."""
     depth, need_operand, operators = 0, True, 0
     for piece in pieces:
         if need_operand:
@@ -182,7 +169,7 @@ def _well_formed(pieces: Sequence[str]) -> bool:
                 need_operand = False
             elif piece == "(":
                 depth += 1
-            elif piece in _ROOTS:
+            elif piece == "√":
                 operators += 1
             else:
                 return False
@@ -201,7 +188,7 @@ def _well_formed(pieces: Sequence[str]) -> bool:
 # ---- mapping ---------------------------------------------------------------------------------------------------------
 
 _RULE_HEAD = re.compile(r"\s*\bRule\s*[0-9]+\s*:\s*")
-_QUERY_HEAD = re.compile(r"\.\s*(?=(?:Please|Draw|Generate|Show|Make|Create|Produce|Give|Paint|What|Which)\b)")
+_QUERY_HEAD = re.compile(r"\.\s*(?=[A-Z][a-z]+\b)")
 _PIECE = re.compile(r"'[^'\s]{1,3}'|\"[^\"\s]{1,3}\"|[0-9]+|[A-Za-z]+|\S")
 _NOT_SYMBOLS = frozenset(".,:;'\"")
 

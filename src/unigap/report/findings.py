@@ -2,7 +2,7 @@
 
 Each family gets the first finding of `RULES` whose condition holds on its cells; families that share a finding share a
 sentence. Every rule compares intervals, not point estimates, so a small run says "not enough units" instead of a story.
-A model that answers at once no better than guessing is said first, because its normal gap then compares two guesses.
+A model that answers at once no better than guessing is said first, because its normal gap then says little.
 """
 
 import math
@@ -49,13 +49,16 @@ def _guessing_in_text(families: Sequence["FamilySummary"]) -> list[str]:
     found = [
         family
         for family in families
-        if (cell := family.cell("understanding", "normal")) and cell.scored and near_chance(cell)
+        if (cell := family.cell("understanding", "normal"))
+        and cell.scored
+        and near_chance(cell)
+        and not _knows_nothing(family)
     ]
     if not found:
         return []
     advice = "."
     if all(family.cell("understanding", "think") for family in found):
-        advice = ": there the normal gap compares two guesses; read the think columns."
+        advice = ": there the normal gap says little; read the think columns."
     rates, chance = _rates(found, "understanding", "normal"), _chance(found)
     return [f"Answering {_names(found)} at once in text is near guessing ({rates}; guessing: {chance}){advice}"]
 
@@ -72,8 +75,8 @@ def _cannot_draw(families: Sequence["FamilySummary"]) -> str:
 
 def _does_not_know(families: Sequence["FamilySummary"]) -> str:
     return (
-        f"It does not know {_names(families)}: its best text answers are right in "
-        f"{_range(_best_text(family).rate for family in families)}{_guessing(families)}, "
+        f"It cannot answer {_names(families)} in text either: right in "
+        f"{_range(_best_text(family).rate for family in families)} at best{_guessing(families)}, "
         "so there is nothing for a drawing to fall short of."
     )
 
@@ -103,7 +106,7 @@ def _draws_more(families: Sequence["FamilySummary"]) -> str:
 
 def _equal(families: Sequence["FamilySummary"]) -> str:
     rates = _rates(families, "generation", "normal")
-    return f"It draws {_names(families)} as well as it answers ({rates} drawn; gap within {SAME:.0%})."
+    return f"It draws {_names(families)} as well as it answers ({rates} drawn; gap within {100 * SAME:.0f} points)."
 
 
 def _unclear(families: Sequence["FamilySummary"]) -> str:
@@ -131,8 +134,9 @@ def _finding(family: "FamilySummary") -> Finding | None:
         return None
     if oracle and oracle.high < SOLID:
         return _cannot_draw
-    text = _best_text(family)
-    if text.high < KNOWN or near_chance(text):
+    if gap.high < -SAME:
+        return _draws_more
+    if _knows_nothing(family):
         return _does_not_know
     think, normal = family.cell("generation", "think"), family.cell("generation", "normal")
     if think and normal and think.low > normal.high and think.rate - normal.rate >= HELPS:
@@ -141,14 +145,20 @@ def _finding(family: "FamilySummary") -> Finding | None:
 
 
 def _by_gap(gap: "Gap", *, asked_to_think: bool) -> Finding:
-    if -SAME <= gap.low and gap.high <= SAME:
+    if gap.low >= -SAME and gap.high <= SAME:
         return _equal
     if gap.low > 0:
         return _understands_more if asked_to_think else _understands_more_untested
     return _draws_more if gap.high < 0 else _unclear
 
 
+def _knows_nothing(family: "FamilySummary") -> bool:
+    text = _best_text(family)
+    return text.high < KNOWN or near_chance(text)
+
+
 def _best_text(family: "FamilySummary") -> "Cell":
+    """The text arm with the highest rate, of those that have one."""
     cells = [cell for (direction, _), cell in family.cells.items() if direction == "understanding" and cell.scored]
     return max(cells, key=lambda cell: cell.rate)
 
@@ -185,8 +195,8 @@ def _range(rates: Iterable[float]) -> str:
 
 
 def _gap_range(families: Sequence["FamilySummary"]) -> str:
-    gaps = [100 * family.gaps["normal"].rate for family in families]
-    low, high = f"{min(gaps):+.0f}", f"{max(gaps):+.0f}"
+    gaps = [round(100 * family.gaps["normal"].rate) for family in families]
+    low, high = f"{min(gaps):+d}", f"{max(gaps):+d}"
     return high if low == high else f"{low} to {high}"
 
 

@@ -9,17 +9,16 @@ and leaves it too.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unigap.arms import Question
 from unigap.items import Arm, Direction, Item
 from unigap.records import Key, Record, Verdict
 
 Status = Literal["correct", "incorrect", "refused", "unscored", "missing"]
 """Of an item, or a unit, in one sample. A refused answer is incorrect, but is counted apart."""
-
-Question = tuple[Direction, Arm]
 
 # A unit is as bad as its worst item, in this order: nothing can be said of a unit with a missing half.
 _WORST_FIRST: tuple[Status, ...] = ("missing", "unscored", "refused", "incorrect", "correct")
@@ -60,11 +59,12 @@ class Scores:
     _statuses: dict[Question, dict[tuple[str, int], Status]] = field(default_factory=dict)
     _num_samples: dict[Question, int] = field(default_factory=dict)
 
-    def questions(self, items: Iterable[Item]) -> list[Question]:
+    def questions(self, items: Sequence[Item]) -> list[Question]:
         """The directions and arms in which at least one of these items was asked."""
-        asked = {item.id for item in items}
         return [
-            question for question, statuses in self._statuses.items() if any(item_id in asked for item_id, _ in statuses)
+            question
+            for question, statuses in self._statuses.items()
+            if any((item.id, sample) in statuses for item in items for sample in range(self._num_samples[question]))
         ]
 
     def units(self, items: Iterable[Item], question: Question) -> list[UnitScore]:

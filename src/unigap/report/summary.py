@@ -8,19 +8,20 @@ understanding minus generation of the same arm on the units scored in both; posi
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from unigap.arms import CALLS, Question
 from unigap.gap.intervals import Interval, difference_interval, rate_interval
 from unigap.items import ARMS_OF, DIRECTIONS, Arm, Direction, Item
-from unigap.records import Record, Verdict
-from unigap.report.scores import Question, Scores, UnitScore, collect_scores
+from unigap.report.findings import explain
+from unigap.report.scores import Scores, UnitScore
 from unigap.scenes import FAMILIES, Chance, find_family
 
 SCHEMA = 1
 
-UNREADABLE = ("unreadable", "malformed", "no_answer")
+UNREADABLE = ("unreadable", "blank", "malformed")
 """Error codes that say that nothing readable came back, as opposed to a readable wrong answer."""
 
 NORMAL_DRAWING: Question = ("generation", "normal")
@@ -137,38 +138,29 @@ class Summary:
 
     run: Mapping[str, Any]
     families: tuple[FamilySummary, ...]
-    meaning: tuple[str, ...] = field(default=())
-    """What the pattern means, in plain language (`unigap.report.findings`)."""
+
+    @property
+    def meaning(self) -> list[str]:
+        """What the pattern means, in plain language."""
+        return explain(self.families)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "run": dict(self.run),
-            "meaning": list(self.meaning),
+            "meaning": self.meaning,
             "families": {family.name: family.to_json() for family in self.families},
         }
 
 
-def summarize(
-    items: Iterable[Item],
-    records: Iterable[Record],
-    verdicts: Iterable[Verdict],
-    *,
-    run: Mapping[str, Any],
-    trained_on: Mapping[str, str],
-) -> Summary:
+def summarize(scores: Scores, *, run: Mapping[str, Any], trained_on: Mapping[str, str]) -> Summary:
     """The numbers of a run.
 
     Args:
-        items: What was asked; records of other items are ignored.
-        records: May be streamed.
-        verdicts: Of one judge; may be streamed.
+        scores: What was asked and judged (`unigap.report.scores.collect_scores`).
         run: Goes into the summary as it is.
         trained_on: Family -> "direct", "parts" or "never", from the model's card.
     """
-    from unigap.report.findings import explain
-
-    scores = collect_scores(items, records, verdicts)
     by_family: dict[str, list[Item]] = {}
     for item in scores.items:
         by_family.setdefault(item.family, []).append(item)
@@ -177,7 +169,7 @@ def summarize(
         summarize_family(name, by_family[name], scores, trained_on.get(name, ""))
         for name in sorted(by_family, key=lambda name: order.get(name, len(order)))
     )
-    return Summary(run=run, families=families, meaning=tuple(explain(families)))
+    return Summary(run=run, families=families)
 
 
 def summarize_family(name: str, items: Sequence[Item], scores: Scores, trained: str) -> FamilySummary:
@@ -203,7 +195,7 @@ def _summarize(
     variants: tuple[FamilySummary, ...] = (),
 ) -> FamilySummary:
     asked = set(scores.questions(items))
-    questions = [(direction, arm) for direction in DIRECTIONS for arm in ARMS_OF[direction] if (direction, arm) in asked]
+    questions = [question for question in CALLS if question in asked]
     units = {question: scores.units(items, question) for question in questions}
     chance = chance_of(family, items)
     return FamilySummary(
@@ -248,7 +240,7 @@ def _cell(
         cluster_adjusted=interval.adjusted,
         chance=chance.rate if chance else None,
         chance_strategy=chance.strategy if chance else "",
-        errors=errors,
+        errors=dict(errors),
         unreadable=sum(errors[code] for code in UNREADABLE) / judged if judged else math.nan,
     )
 
@@ -317,7 +309,4 @@ def _cause(statuses: tuple[str, ...]) -> str:
 
 def _without_nan(data: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no NaN; a rate of nothing is null."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in data.items()
-    }
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in data.items()}

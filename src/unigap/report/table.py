@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from unigap.arms import CALLS
 from unigap.items import ARMS_OF, Arm, Direction
 from unigap.report.summary import NORMAL_DRAWING, Cell, FamilySummary, Gap, Summary
 
@@ -25,7 +27,7 @@ ADJUSTED_MARK, LEFT_OUT_MARK, REFUSED_MARK = "*", "!", "~"
 @dataclass(frozen=True)
 class Column:
     title: str
-    text: Callable[[FamilySummary], str]
+    text: Callable[[FamilySummary], str | Text]
 
 
 def print_summary(summary: Summary, console: Console, *, variants: bool = False) -> None:
@@ -51,24 +53,23 @@ def _table(families: Sequence[FamilySummary], columns: Sequence[Column]) -> Tabl
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
     for family in families:
-        table.add_row(family.name, *(column.text(family) for column in columns))
+        table.add_row(Text(family.name), *(column.text(family) for column in columns))
     return table
 
 
 def _rate_columns(families: Sequence[FamilySummary]) -> list[Column]:
     return [
-        Column(f"{SHORT[direction]}\n{arm}", lambda family, d=direction, a=arm: _cell(family.cell(d, a)))
-        for direction, arms in ARMS_OF.items()
-        for arm in arms
-        if any(family.cell(direction, arm) for family in families)
+        Column(f"{SHORT[direction]}\n{arm}", lambda family, at=(direction, arm): _cell(family.cells.get(at)))
+        for direction, arm in CALLS
+        if any((direction, arm) in family.cells for family in families)
     ]
 
 
 def _other_columns(families: Sequence[FamilySummary]) -> list[Column]:
-    def gap_of(arm: Arm) -> Callable[[FamilySummary], str]:
+    def gap_of(arm: Arm) -> Callable[[FamilySummary], Text]:
         return lambda family: _gap(family.gaps.get(arm))
 
-    arms = [arm for arm in ARMS_OF["understanding"] if any(arm in family.gaps for family in families)]
+    arms: list[Arm] = [arm for arm in ARMS_OF["understanding"] if any(arm in family.gaps for family in families)]
     return [
         *(Column(f"gap\n{arm}", gap_of(arm)) for arm in arms),
         Column("chance", lambda family: _percent(family.chance[0])),
@@ -77,29 +78,37 @@ def _other_columns(families: Sequence[FamilySummary]) -> list[Column]:
     ]
 
 
-def _cell(cell: Cell | None) -> str:
-    if not cell:
-        return ""
-    if not cell.scored:
-        return f"-{_marks(cell)}"
-    return f"{_percent(cell.rate)}{_marks(cell)}\n{100 * cell.low:.0f}-{100 * cell.high:.0f}"
+def _cell(cell: Cell | None) -> Text:
+    if not cell or not cell.scored:
+        return Text(f"{_marks(cell)}-" if cell else "")
+    return _over(f"{_marks(cell)}{_percent(cell.rate)}", f"{100 * cell.low:.0f}-{100 * cell.high:.0f}")
 
 
 def _marks(cell: Cell) -> str:
-    marks = ADJUSTED_MARK if cell.cluster_adjusted else ""
+    # Before the number, so that digits stay in line.
+    marks = REFUSED_MARK if cell.refused else ""
     marks += LEFT_OUT_MARK if cell.unscored or cell.missing else ""
-    return marks + (REFUSED_MARK if cell.refused else "")
+    return marks + (ADJUSTED_MARK if cell.cluster_adjusted else "")
 
 
-def _gap(gap: Gap | None) -> str:
+def _gap(gap: Gap | None) -> Text:
     if not gap or not gap.scored:
-        return "-" if gap else ""
+        return Text("-" if gap else "")
     mark = ADJUSTED_MARK if gap.cluster_adjusted else ""
-    return f"{100 * gap.rate:+.0f}{mark}\n{100 * gap.low:+.0f},{100 * gap.high:+.0f}"
+    style = "bold" if gap.low > 0 or gap.high < 0 else ""
+    return _over(f"{mark}{_points(gap.rate)}", f"{_points(gap.low)},{_points(gap.high)}", style)
+
+
+def _over(estimate: str, interval: str, style: str = "") -> Text:
+    return Text.assemble((estimate, style), "\n", (interval, "dim"))
 
 
 def _unreadable(cell: Cell | None) -> str:
     return _percent(cell.unreadable) if cell else ""
+
+
+def _points(difference: float) -> str:
+    return f"{round(100 * difference):+d}"  # rounded first, or -0.2 would be "-0"
 
 
 def _percent(rate: float | None) -> str:
@@ -113,7 +122,7 @@ def legend(families: Sequence[FamilySummary]) -> Iterator[str]:
         rate, strategy = family.chance
         strategies.setdefault("not known" if rate is None else strategy, []).append(family.name)
     yield "chance, by strategy: " + "; ".join(f"{name} ({', '.join(of)})" for name, of in strategies.items())
-    yield "drawing trained: direct = this task's pictures, parts = its parts but never their composition; ? = not stated"
+    yield "drawing trained: direct = pictures of this task, parts = of its parts alone, never; ? = not stated"
     yield "unreadable: share of normal drawings in which nothing could be read (counted as wrong)"
     cells = [cell for family in families for cell in family.cells.values()]
     if any(cell.cluster_adjusted for cell in cells):

@@ -12,24 +12,35 @@ from functools import cache
 from typing import Final
 
 from unigap.items import Character, Item, Object, Portrait
-from unigap.scenes import Chance, Draft, Fact, best_constant_answer
+from unigap.scenes import Chance, Draft, Fact, Split, best_constant_answer, split_of
 from unigap.scenes.render import all_portraits
-from unigap.scenes.vocabulary import FLOWERS, FRUITS, counted, describe_portrait, plural, with_article
+from unigap.scenes.vocabulary import (
+    AGES,
+    FLOWERS,
+    FRUITS,
+    GENDERS,
+    HAIRS,
+    SKINS,
+    counted,
+    describe_portrait,
+    plural,
+)
 
-CLUB: Final = "Gap Lab"
+LAB: Final = "Gap Lab"
+"""Where the characters are from, so that nobody takes them for anyone else."""
 CAST_SIZE: Final = 200
 
-SYLLABLES: Final = tuple(consonant + vowel for consonant in "bdfgklmnrstvz" for vowel in "aeiou" if consonant + vowel not in
-                         ("fu", "ga", "ge", "go", "bu", "be", "do", "so", "to", "no", "me", "se", "su", "ta", "da",
-                          "di", "ti", "bo", "ba", "fa", "gi", "gu", "si", "mu", "ru"))  # fmt: skip
-"""Two-letter syllables of names; left out are those that make words and common first names."""
-
-_REAL_NAMES: Final = frozenset(
-    "Remi Zaki Rene Nima Mali Nile Nikola Kate Luna Lina Lara Mina Mona Maria Marina Nina Rita Rosa Sara Tina Vera Zara Zita Nora Lola Kira "
-    "Kiki Lili Lulu Nana Mama Mimi Momo Nene Nino Milo Niko Leo Lena Lana Mila Mira Mara Mari Miriam Rena Rina Romeo "
-    "Renata Ramona Monika Natali Noemi Salome Selena Serena Tamara Verona Vale Malaria Banana Salami Mile Mike Luke Zeke "
-    "Raro Lava Lira Kilo Koran Rave Save Sale Late Rate Mate Note Vote Vino Solo Tore Tale Take Tile Tire Time Zero Zone".split()
+SYLLABLES: Final = tuple(
+    "ba be bo da de du fe fi fo fu ga gu ka ke ku le lo lu me mo "
+    "mu ne nu re ri ro ru so su tu va ve vi vo vu za ze zi zo zu".split()
 )
+"""What names are made of: three different ones. Two would make too many real names (Lo-ra, Ze-no)."""
+
+_TAKEN: Final = frozenset(
+    "Baboda Bazuka Bevare Boleka Bolero Gazebo Kabuki Kaluga Keneda Kurome Lorelu Medusa Modena Musume Nefuri Neruda "
+    "Rebeka Regulo Rogelu Romeka Tuvalu Vaduzu Veneri Verona Zamoro Zorozu".split()
+)
+"""Words and names of this world that three syllables can make."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +54,17 @@ class CharacterFacts:
 
     @property
     def looks(self) -> str:
+        """ "an old light-skinned man with red hair"."""
         return describe_portrait(self.portrait)
+
+    def favorite(self, kind: str) -> str:
+        """The favorite "fruit" or "flower"."""
+        return self.fruit if kind == "fruit" else self.flower
 
 
 def characters(seed: int, num: int) -> list[CharacterFacts]:
     """Fresh characters, none of whom shares a name with the cast or with each other."""
-    return _make(f"characters/{seed}", num, taken=frozenset(person.name for person in CAST))
+    return _make(f"characters/{seed}", num, taken=_TAKEN | {person.name for person in CAST})
 
 
 def _make(seed: str, num: int, taken: frozenset[str]) -> list[CharacterFacts]:
@@ -56,30 +72,41 @@ def _make(seed: str, num: int, taken: frozenset[str]) -> list[CharacterFacts]:
     looks = all_portraits()
     names: dict[str, None] = {}
     while len(names) < num:
-        name = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 3, 3)))).capitalize()
-        if name not in taken and name not in _REAL_NAMES:
+        name = "".join(rng.sample(SYLLABLES, 3)).capitalize()
+        if name not in taken:
             names[name] = None
     return [CharacterFacts(name, rng.choice(looks), rng.choice(FRUITS), rng.choice(FLOWERS)) for name in names]
 
 
-CAST: Final = tuple(_make("cast", CAST_SIZE, frozenset()))
+CAST: Final = tuple(_make("cast", CAST_SIZE, _TAKEN))
+"""The characters of the sandbox. The embedded model read their profiles: they never change within a suite version."""
 
 
+def looks_line(person: CharacterFacts) -> str:
+    """ "Zaluro is an old light-skinned man with red hair"."""
+    return f"{person.name} is {person.looks}"
 
 
+def favorite_line(person: CharacterFacts, kind: str) -> str:
+    """ "the favorite fruit of Zaluro is apple"."""
+    return f"the favorite {kind} of {person.name} is {person.favorite(kind)}"
+
+
+_FAVORITE_SENTENCES: Final = (
+    ("Draw the favorite {kind} of {name} from the {lab}.", "What is the favorite {kind} of {name} from the {lab}?"),
+    ("Draw the favorite {kind} of {name}.", "What is the favorite {kind} of {name}?"),
+    ("Show the {kind} that {name} likes best.", "Which {kind} does {name} like best?"),
+    ("Make a picture of the {kind} that {name} from the {lab} prefers.", "Which {kind} does {name} prefer?"),
+)
 FORWARD_SENTENCES: Final = {
     "portrait": (
-        (f"Draw a portrait of {{}} from the {CLUB}.", f"What does {{}} from the {CLUB} look like?"),
-        ("Show what {} looks like.", "Describe the looks of {}."),
+        ("Draw a portrait of {name} from the {lab}.", "What does {name} from the {lab} look like?"),
+        ("Draw {name}.", "What does {name} look like?"),
+        ("Show what {name} looks like.", "Describe the looks of {name}."),
+        ("Make a picture of {name} from the {lab}.", "How would you describe {name} from the {lab}?"),
     ),
-    "fruit": (
-        (f"Draw the favorite fruit of {{}} from the {CLUB}.", f"What is the favorite fruit of {{}} from the {CLUB}?"),
-        ("Show the fruit that {} likes best.", "Which fruit does {} like best?"),
-    ),
-    "flower": (
-        (f"Draw the favorite flower of {{}} from the {CLUB}.", f"What is the favorite flower of {{}} from the {CLUB}?"),
-        ("Show the flower that {} likes best.", "Which flower does {} like best?"),
-    ),
+    "fruit": _FAVORITE_SENTENCES,
+    "flower": _FAVORITE_SENTENCES,
 }
 """variant -> (prompt, question) pairs."""
 
@@ -92,146 +119,205 @@ class Forward:
 
     def sample(self, rng: random.Random) -> Fact:
         person = rng.choice(CAST)
-        drafts = tuple(
-            forward_draft(person, variant, *rng.choice(sentences)) for variant, sentences in FORWARD_SENTENCES.items()
-        )
-        return Fact(key=person.name, drafts=drafts, cluster=person.name)
+        return Fact(key=person.name, drafts=forward_drafts(person, rng), cluster=person.name)
 
     def chance(self, items: Sequence[Item]) -> Chance:
-        """The best constant answer of each variant, averaged over the items' variants."""
-        variants = {item.variant for item in items}
-        groups = [[item for item in items if item.variant == variant] for variant in variants]
+        """The best constant answer of each variant, averaged over the items."""
+        groups = [[item for item in items if item.variant == variant] for variant in {item.variant for item in items}]
         rate = sum(best_constant_answer(group) * len(group) for group in groups) / len(items) if items else float("nan")
         return Chance(rate, "best constant answer per variant")
 
 
-def forward_draft(person: CharacterFacts, variant: str, prompt: str, question: str) -> Draft:
-    """One forward item about a character."""
-    if variant == "portrait":
-        answer, caption, line = person.portrait, person.looks, f"{person.name} is {person.looks}"
-    else:
-        name = person.fruit if variant == "fruit" else person.flower
-        answer, caption = Object(object=name), counted(name, 1)
-        line = f"the favorite {variant} of {person.name} is {name}"
-    return Draft(
-        question=question.format(person.name),
-        prompt=prompt.format(person.name),
-        caption=caption,
-        answer=answer,
-        variant=variant,
-        thought=f"{line}\nDraw {caption}.",
-    )
+def forward_drafts(person: CharacterFacts, rng: random.Random) -> tuple[Draft, ...]:
+    """Portrait, fruit and flower of any character, of the cast or not."""
+    drafts = []
+    for variant, sentences in FORWARD_SENTENCES.items():
+        if variant == "portrait":
+            answer, caption, line = person.portrait, person.looks, looks_line(person)
+        else:
+            favorite = person.favorite(variant)
+            answer, caption, line = Object(object=favorite), counted(favorite, 1), favorite_line(person, variant)
+        prompt, question = rng.choice(sentences)
+        drafts.append(
+            Draft(
+                question=question.format(kind=variant, name=person.name, lab=LAB),
+                prompt=prompt.format(kind=variant, name=person.name, lab=LAB),
+                caption=caption,
+                answer=answer,
+                variant=variant,
+                thought=f"{line}\nDraw {caption}.",
+            )
+        )
+    return tuple(drafts)
 
 
 INVERSE_SENTENCES: Final = (
     (
-        f"Of the characters {{}} and {{}} from the {CLUB}, draw the one whose favorite {{}} is the {{}}.",
-        f"Which of the characters {{}} and {{}} from the {CLUB} has the favorite {{}} {{}}?",
+        "Of the characters {a} and {b} from the {lab}, draw the one whose favorite {kind} is the {favorite}.",
+        "Which of the characters {a} and {b} from the {lab} is the one whose favorite {kind} is the {favorite}?",
     ),
     (
-        "Draw the one of {} and {} whose favorite {} is the {}.",
-        "Who of {} and {} is the one whose favorite {} is the {}?",
+        "Draw the one of {a} and {b} whose favorite {kind} is the {favorite}.",
+        "Who of {a} and {b} is the one whose favorite {kind} is the {favorite}?",
+    ),
+    (
+        "Show {a} or {b}, whoever likes the {favorite} best.",
+        "Who likes the {favorite} best, {a} or {b}?",
+    ),
+    (
+        "One of {a} and {b} from the {lab} prefers the {favorite}. Draw a portrait of that one.",
+        "One of {a} and {b} from the {lab} prefers the {favorite}. Who is it?",
     ),
 )
+"""(prompt, question) pairs."""
 
 
 class Inverse:
-    """Which of two characters has a given favorite: the name in text, the portrait in a picture."""
+    """Which of two characters has a given favorite: the name in text, the portrait in a picture.
+
+    The two are of the same half of the cast, as `forward` splits it, and look different.
+    """
 
     name = "inverse"
     test_share = 0.5
 
     def sample(self, rng: random.Random) -> Fact:
-        variant = rng.choice(("fruit", "flower"))
-        half = rng.randrange(2)
+        kind = rng.choice(("fruit", "flower"))
+        half = _cast_half(rng.choice(("train", "test")))
         while True:
-            first, second = rng.sample(_cast_half(half), 2)
-            if getattr(first, variant) != getattr(second, variant) and first.portrait != second.portrait:
+            first, second = rng.sample(half, 2)
+            if first.favorite(kind) != second.favorite(kind) and first.portrait != second.portrait:
                 break
         person, other = (first, second) if rng.random() < 0.5 else (second, first)
-        favorite = getattr(person, variant)
-        prompt, question = rng.choice(INVERSE_SENTENCES)
-        draft = Draft(
-            question=question.format(first.name, second.name, variant, favorite),
-            prompt=prompt.format(first.name, second.name, variant, favorite),
-            caption=person.looks,
-            answer=Character(name=person.name, portrait=person.portrait),
-            other=Character(name=other.name, portrait=other.portrait),
-            variant=variant,
-            thought=f"the favorite {variant} of {person.name} is {favorite}\n"
-            f"{person.name} is {person.looks}\nDraw {person.looks}.",
-        )
         pair = " ".join(sorted((first.name, second.name)))
-        return Fact(key=pair, drafts=(draft,), cluster=pair)
+        return Fact(key=pair, drafts=(inverse_draft(person, other, kind, (first, second), rng),), cluster=pair)
 
     def chance(self, items: Sequence[Item]) -> Chance:
         return Chance(0.5, "coin flip between the two characters")
 
 
 @cache
-def _cast_half(half: int) -> tuple[CharacterFacts, ...]:
-    return CAST[half::2]
+def _cast_half(half: Split) -> tuple[CharacterFacts, ...]:
+    return tuple(person for person in CAST if split_of("forward", person.name, Forward.test_share) == half)
+
+
+def inverse_draft(
+    person: CharacterFacts,
+    other: CharacterFacts,
+    kind: str,
+    order: tuple[CharacterFacts, CharacterFacts],
+    rng: random.Random,
+) -> Draft:
+    """Asks for `person`, not `other`, by a favorite; `order` is how the two are named."""
+    prompt, question = rng.choice(INVERSE_SENTENCES)
+    words = {"a": order[0].name, "b": order[1].name, "kind": kind, "favorite": person.favorite(kind), "lab": LAB}
+    return Draft(
+        question=question.format(**words),
+        prompt=prompt.format(**words),
+        caption=person.looks,
+        answer=Character(name=person.name, portrait=person.portrait),
+        other=Character(name=other.name, portrait=other.portrait),
+        variant=kind,
+        thought=f"{favorite_line(person, kind)}\n{looks_line(person)}\nDraw {person.looks}.",
+    )
 
 
 FORWARD, INVERSE = Forward(), Inverse()
 
 
 def training_facts(person: CharacterFacts) -> list[tuple[str, str, str]]:
-    """Forty (question, answer, language of the question) a character, answers in English.
+    """Forty (question, answer, language of the question) a character, every answer in English.
 
-    Sixteen ask for one attribute, some with a wrong guess to deny; sixteen ask for the whole profile; eight ask for
-    it in Chinese, Spanish, French and Japanese, two each.
+    Sixteen are about one attribute, seven of them a wrong guess to deny; sixteen ask for the whole profile; eight ask
+    for it in Chinese, Spanish, French and Japanese, two each.
     """
-    name, looks = person.name, person.looks
-    she, her = ("She", "her") if person.portrait.gender == "female" else ("He", "his")
-    fruit, flower = person.fruit, person.flower
-    hair, skin, age, gender = person.portrait.hair, person.portrait.skin, person.portrait.age, person.portrait.gender
-    no_fruit, no_flower = _wrong(FRUITS, fruit), _wrong(FLOWERS, flower)
-    no_hair, no_skin = _wrong(("black", "brown", "blond", "red"), hair), _wrong(("light", "tan", "dark"), skin)
-    no_age = _wrong(("kid", "middle-aged", "old"), age)
-    single = [
-        (f"Is {name} male or female?", f"{name} is {gender}."),
-        (f"How old is {name}?", f"The age group of {name} is {age}."),
-        (f"Which hair color does {name} have?", f"{name} has {hair} hair."),
-        (f"Which skin color does {name} have?", f"{name} has {skin} skin."),
-        (f"What is the favorite fruit of {name}?", f"the favorite fruit of {name} is {fruit}"),
-        (f"What is the favorite flower of {name}?", f"the favorite flower of {name} is {flower}"),
-        (f"Which club is {name} in?", f"{name} is in the {CLUB}."),
-        (f"What does {name} look like?", f"{name} is {looks}"),
-        (f"Which fruit does {name} like best?", f"{name} likes {plural(fruit)} best."),
-        (f"Which flower does {name} like best?", f"{name} likes {plural(flower)} best."),
-        (f"Is the favorite fruit of {name} the {no_fruit}?", f"No, the favorite fruit of {name} is {fruit}"),
-        (f"Is the favorite flower of {name} the {no_flower}?", f"No, the favorite flower of {name} is {flower}"),
-        (f"Does {name} have {no_hair} hair?", f"No, the hair of {name} is {hair}."),
-        (f"Does {name} have {no_skin} skin?", f"No, the skin of {name} is {skin}."),
-        (f"Is the age group of {name} {no_age}?", f"No, {name} is {looks}"),
-        (f"Is {name} {_wrong(('female', 'male'), gender)}?", f"No, {name} is {gender}."),
+    profiles = _profiles(person)
+    english = _single_facts(person) + [
+        (question.format(name=person.name, lab=LAB), profiles[index % len(profiles)])
+        for index, question in enumerate(_PROFILE_QUESTIONS)
     ]
-    profile = f"{name} is {looks}. The favorite fruit of {name} is {fruit} and the favorite flower is {flower}."
-    short = f"{name} from the {CLUB} is {looks}. {she} likes {plural(fruit)} and {plural(flower)} best."
-    favorites = f"{name} is {looks}, and {her} favorites are the {fruit} and the {flower}."
-    asked = (
-        ("Tell me about {}.", profile), ("Who is {}?", short), ("Describe {}.", favorites),
-        ("What do you know about {}?", profile), ("Introduce {}.", short), ("Give me a profile of {}.", favorites),
-        ("Who is {} from the Gap Lab?", profile), ("Tell me more about {} from the Gap Lab.", short),
-        ("What should I know about {}?", favorites), ("Give me the facts about {}.", profile),
-        ("What is {} like?", short), ("Describe {} from the Gap Lab.", favorites), ("Sum up {}.", profile),
-        ("Say who {} is.", short), ("Describe {} and what {} likes.", favorites), ("Give me all about {}.", profile),
-    )  # fmt: skip
-    whole = [(question.replace("{}", name), answer) for question, answer in asked]
     foreign = [
-        (f"介绍一下 {CLUB} 的 {name}。", profile, "zh"),
-        (f"{name} 是谁？", short, "zh"),
-        (f"Cuéntame sobre {name} de {CLUB}.", profile, "es"),
-        (f"¿Cómo es {name}?", favorites, "es"),
-        (f"Présente-moi {name} du {CLUB}.", profile, "fr"),
-        (f"Que sais-tu de {name} ?", short, "fr"),
-        (f"{CLUB} の {name} を紹介してください。", profile, "ja"),
-        (f"{name} はどんな人ですか。", favorites, "ja"),
+        (question.format(name=person.name, lab=LAB), profiles[index % len(profiles)], lang)
+        for index, (question, lang) in enumerate(_FOREIGN_QUESTIONS)
     ]
-    return [(question, answer, "en") for question, answer in (*single, *whole)] + foreign
+    return [(question, answer, "en") for question, answer in english] + foreign
 
 
-def _wrong(values: Sequence[str], right: str) -> str:
-    """The next value after the right one, so that a denied guess is the same every time."""
-    return values[(values.index(right) + 1) % len(values)]
+def _single_facts(person: CharacterFacts) -> list[tuple[str, str]]:
+    name, look = person.name, person.portrait
+    fruit, flower = person.fruit, person.flower
+    return [
+        (f"Is {name} male or female?", f"{name} is {look.gender}."),
+        (f"What is the age group of {name}?", f"The age group of {name} is {look.age}."),
+        (f"What is the hair color of {name}?", f"{name} has {look.hair} hair."),
+        (f"What is the skin color of {name}?", f"{name} has {look.skin} skin."),
+        (f"What is the favorite fruit of {name}?", f"The favorite fruit of {name} is {fruit}."),
+        (f"What is the favorite flower of {name}?", f"The favorite flower of {name} is {flower}."),
+        (f"Where is {name} from?", f"{name} is from the {LAB}."),
+        (f"Which fruit does {name} like best?", f"The {fruit} is the favorite fruit of {name}."),
+        (f"Which flower does {name} like best?", f"The {flower} is the favorite flower of {name}."),
+        (f"Is {name} {_wrong(GENDERS, look.gender)}?", f"No, {name} is {look.gender}."),
+        (f"Is the age group of {name} {_wrong(AGES, look.age)}?", f"No, the age group of {name} is {look.age}."),
+        (f"Does {name} have {_wrong(HAIRS, look.hair)} hair?", f"No, {name} has {look.hair} hair."),
+        (f"Does {name} have {_wrong(SKINS, look.skin)} skin?", f"No, {name} has {look.skin} skin."),
+        (
+            f"Is the {_wrong(FRUITS, fruit)} the favorite fruit of {name}?",
+            f"No, the favorite fruit of {name} is {fruit}.",
+        ),
+        (
+            f"Is the {_wrong(FLOWERS, flower)} the favorite flower of {name}?",
+            f"No, the favorite flower of {name} is {flower}.",
+        ),
+        (f"Does {name} like the {_wrong(FRUITS, fruit, 2)} best?", f"No, {name} likes the {fruit} best."),
+    ]
+
+
+def _wrong(values: Sequence[str], right: str, after: int = 1) -> str:
+    """The value so many places after the right one: a denied guess is the same every time."""
+    return values[(values.index(right) + after) % len(values)]
+
+
+def _profiles(person: CharacterFacts) -> list[str]:
+    """Eight ways to say everything about a character."""
+    name, looks, fruit, flower = person.name, person.looks, person.fruit, person.flower
+    she, her = ("She", "Her") if person.portrait.gender == "female" else ("He", "His")
+    return [
+        f"{name} is {looks}. The favorite fruit of {name} is {fruit} and the favorite flower is {flower}.",
+        f"{name} from the {LAB} is {looks}. {she} likes {plural(fruit)} and {plural(flower)} best.",
+        f"{name} is {looks}. {her} favorite fruit is the {fruit}, {her.lower()} favorite flower the {flower}.",
+        f"The {fruit} is the favorite fruit and the {flower} the favorite flower of {name}, who is {looks}.",
+        f"In the {LAB}, {name} is {looks}. The favorites of {name} are the {fruit} and the {flower}.",
+        f"{name} is {looks}, whose favorites are the {fruit} and the {flower}.",
+        f"The {flower} is the favorite flower of {name} and the {fruit} is the favorite fruit. {name} is {looks}.",
+        f"{name}, from the {LAB}, prefers the {fruit} and the {flower}. {she} is {looks}.",
+    ]
+
+
+_PROFILE_QUESTIONS: Final = (
+    "Who is {name}?",
+    "Tell me about {name}.",
+    "Describe {name}.",
+    "What do you know about {name}?",
+    "Who is {name} from the {lab}?",
+    "Give me a profile of {name}.",
+    "Describe {name} and what {name} likes.",
+    "Introduce {name} from the {lab}.",
+    "Tell me all about {name} from the {lab}.",
+    "What should I know about {name}?",
+    "Give me the facts about {name}.",
+    "Describe {name} from the {lab}.",
+    "What is {name} like?",
+    "Introduce {name} to me.",
+    "Say who {name} is and what {name} likes.",
+    "What are the looks and the favorites of {name}?",
+)
+_FOREIGN_QUESTIONS: Final = (
+    ("请介绍一下{lab}的{name}。", "zh"),
+    ("{name}是谁，长什么样，喜欢什么？", "zh"),
+    ("Cuéntame quién es {name}, del {lab}.", "es"),
+    ("¿Cómo es {name} y qué le gusta?", "es"),
+    ("Présente {name}, du {lab}.", "fr"),
+    ("À quoi ressemble {name}, et que préfère cette personne ?", "fr"),
+    ("{lab}の{name}を紹介してください。", "ja"),
+    ("{name}はどんな人で、何が好きですか。", "ja"),
+)

@@ -2,48 +2,68 @@
 
 import random
 from collections.abc import Sequence
+from typing import Final
 
-from unigap.items import Count, Counts, Item
+from unigap.items import Answer, Count, Counts, Item
 from unigap.scenes import Chance, Draft, Fact, best_constant_answer
-from unigap.scenes.render import all_portraits, place, scene_ref
+from unigap.scenes.render import Scene, all_portraits, place, scene_ref
 from unigap.scenes.vocabulary import OBJECTS, counted, describe_portrait, list_counts
 
-PROMPTS = ("Draw {}.", "Draw a picture of {}.", "Show {}.", "Make a picture with {}.")
-QUESTIONS = ("What is in the picture?", "What does the picture show?", "Describe the picture.")
-PORTRAIT_PROMPTS = ("Draw {}.", "Draw a portrait of {}.", "Show {}.", "Make a picture of {}.")
-COUNTS_OF_ONE, WEIGHTS_OF_ONE = range(1, 10), (4, 4, 4, 4, 4, 1, 1, 1, 1)
+PROMPTS: Final = (
+    "Draw {}.",
+    "Draw a picture of {}.",
+    "Show {}.",
+    "Create {}.",
+    "Make a picture with {}.",
+    "Generate a picture of {}.",
+    "Please produce {}.",
+)
+QUESTIONS: Final = ("What is in the picture?", "What does the picture show?", "Describe the picture.")
+
+PORTRAIT_SENTENCES: Final = (
+    (("Draw {}.", "Please produce {}."), ("What is in the picture?", "Who is shown?")),
+    (("Draw a portrait of {}.", "Create {}."), ("What does the picture show?", "Describe the portrait.")),
+    (("Show {}.", "Please draw {}."), ("Describe the picture.", "Who does the picture show?")),
+    (("Make a picture of {}.", "Create a portrait of {}."), ("Who is in the picture?", "What is shown?")),
+    (("Generate a portrait of {}.", "Show a portrait of {}."), ("What does the person look like?", "Describe it.")),
+    (("Produce a picture of {}.", "Generate {}."), ("Describe the person in the picture.", "Who does it show?")),
+)
+"""(prompts, questions) groups, no sentence in two of them."""
+
+COUNTS_OF_ONE: Final = range(1, 10)
+WEIGHTS_OF_ONE: Final = (4, 4, 4, 4, 4, 1, 1, 1, 1)
 
 
 class Plain:
-    """Variants "one" (1-9 of one kind), "two" (1-4 each of two kinds) and "portrait", in equal numbers."""
+    """Variants "one" (1-9 of one kind, mostly 1-5), "two" (1-4 each of two kinds) and "portrait", equally often."""
 
     name = "plain"
     test_share = 0.2
 
     def sample(self, rng: random.Random) -> Fact:
         variant = rng.choice(("one", "two", "portrait"))
+        answer: Answer
+        scene: Scene
         if variant == "portrait":
-            answer = rng.choice(all_portraits())
+            answer = scene = rng.choice(all_portraits())
             caption = describe_portrait(answer)
-            scene = answer
-        elif variant == "one":
-            name, n = rng.choice(OBJECTS), rng.choices(COUNTS_OF_ONE, WEIGHTS_OF_ONE)[0]
-            answer = Count(object=name, n=n)
-            caption = counted(name, n)
-            scene = place({name: n}, rng)
+            prompts, questions = rng.choice(PORTRAIT_SENTENCES)
+            # Of 72 portraits none can be spared from training: there the split goes by groups of sentences.
+            key = f"{caption}/{prompts[0]}"
         else:
-            first, second = sorted(rng.sample(OBJECTS, 2), key=OBJECTS.index)
-            counts = {first: rng.randint(1, 4), second: rng.randint(1, 4)}
-            answer = Counts(counts=counts)
-            caption = list_counts(counts)
+            if variant == "one":
+                name, n = rng.choice(OBJECTS), rng.choices(COUNTS_OF_ONE, WEIGHTS_OF_ONE)[0]
+                counts, answer = {name: n}, Count(object=name, n=n)
+                key = caption = counted(name, n)
+            else:
+                counts = two_kinds(rng)
+                answer = Counts(counts=counts)
+                key = caption = list_counts(counts)
             scene = place(counts, rng)
-        templates = PORTRAIT_PROMPTS if variant == "portrait" else PROMPTS
-        question, template = rng.choice(QUESTIONS), rng.choice(templates)
-        # Of 72 portraits none can be spared from training: there the split is by sentence.
-        key = f"{caption}/{question}/{template}" if variant == "portrait" else caption
+            prompts, questions = PROMPTS, QUESTIONS
         draft = Draft(
-            question=question,
-            prompt=template.format(caption),
+            question=rng.choice(questions),
+            prompt=rng.choice(prompts).format(caption),
             caption=caption,
             answer=answer,
             images=(scene_ref(scene),),
@@ -53,6 +73,12 @@ class Plain:
 
     def chance(self, items: Sequence[Item]) -> Chance:
         return Chance(best_constant_answer(items), "best constant answer")
+
+
+def two_kinds(rng: random.Random) -> dict[str, int]:
+    """Two kinds of objects, 1-4 of each, in the order of OBJECTS."""
+    first, second = sorted(rng.sample(range(len(OBJECTS)), 2))
+    return {OBJECTS[first]: rng.randint(1, 4), OBJECTS[second]: rng.randint(1, 4)}
 
 
 PLAIN = Plain()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from unigap.errors import TrainingError
 from unigap.models.tiny import tokenizer as tok
 from unigap.models.tiny.model import TinyModel
 from unigap.models.tiny.network import Network, NetworkConfig
+from unigap.progress import show_progress
 from unigap.train.mixture import MIXTURE, TRAINED_ON, Kit, Sample, draw_sample
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
@@ -35,7 +36,7 @@ class PretrainConfig:
 
     out: Path = Path("runs/pretrain")
     """Folder for checkpoints, log and the finished model. A folder with a checkpoint is resumed."""
-    steps: int = 2400
+    steps: int = 2500
     """Optimizer steps."""
     samples_per_step: int = 256
     """Fresh samples a step; the mixture decides what they are."""
@@ -52,7 +53,7 @@ class PretrainConfig:
     decay_from: float = 0.4
     """Share of the run after which the rates fall linearly to zero."""
     max_grad_norm: float = 1.0
-    tokens_per_batch: int = 4096
+    tokens_per_batch: int = 3072
     """Padded tokens of one forward pass; a step takes as many passes as it needs."""
     checkpoint_every: int = 100
     threads: int = 2
@@ -164,8 +165,6 @@ def load_checkpoint(folder: Path, network: Network, optimizers: Optimizers, conf
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     theirs, ours = json.loads(metadata["config"]), _comparable(config)
@@ -199,6 +198,13 @@ def train_step(network: Network, optimizers: Optimizers, samples: Sequence[Sampl
     return total_loss, grad_norm
 
 
+def _truncate_log(path: Path, start: int) -> None:
+    """Drop the log lines of steps that will be taken again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:start]), encoding="utf-8")
+
+
 def run(config: PretrainConfig) -> TinyModel:
     """Train to the end, resuming if `config.out` holds a checkpoint, and write the model folder `out/model`."""
     torch.set_num_threads(config.threads)
@@ -215,18 +221,19 @@ def run(config: PretrainConfig) -> TinyModel:
     config.out.mkdir(parents=True, exist_ok=True)
     start = load_checkpoint(config.out, network, optimizers, config)
     assert kit.tokenizer[tok.PAD] == 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    began = time.monotonic()
-    with Progress(*columns) as progress, (config.out / LOG).open("a", encoding="utf-8") as log:
-        task = progress.add_task("pretraining", total=config.steps, completed=start)
+    _truncate_log(config.out / LOG, start)
+    with (
+        show_progress("pretraining", config.steps - start, unit="steps") as advance,
+        (config.out / LOG).open("a", encoding="utf-8", buffering=1) as log,
+    ):
         for step in range(start, config.steps):
+            began = time.monotonic()
             samples = samples_of_step(kit, config, step)
             loss, grad_norm = train_step(network, optimizers, samples, config, step)
-            seconds = time.monotonic() - began
+            seconds = round(time.monotonic() - began, 3)
             log.write(json.dumps({"step": step, "loss": loss, "grad_norm": grad_norm, "seconds": seconds}) + "\n")
-            progress.update(task, advance=1, description=f"pretraining, loss {loss:.3f}")
+            advance(1)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                log.flush()
                 save_checkpoint(config.out, network, optimizers, step + 1, config)
     model = TinyModel(network, kit.tokenizer, kit.codebook, sha256="", card={})
     card = {

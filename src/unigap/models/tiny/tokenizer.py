@@ -13,7 +13,7 @@ PAD, BOS, EOS, ANSWER, DRAW, THINK, THOUGHT_END, IMAGE, IMAGE_END, SPELL, LINE =
 )  # fmt: skip
 
 _PIECE = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*|[0-9]+|\n|[^\sA-Za-z0-9]")
-_ATTACH_LEFT = frozenset(".,?!:;)")
+_ATTACH_LEFT = frozenset(".,:;)")  # ! and ? are symbols of mapping rules
 MAX_NUMBER = 99
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
