@@ -15,22 +15,27 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "unigap"
 
 LAYERS = (
-    {"errors", "environment", "disk", "items", "records"},
+    {"errors", "environment", "disk", "progress", "ranks", "items", "itemstore", "prompts", "records"},
     {"scenes", "benchmarks", "gap"},
     {"models", "judges"},
-    {"evaluate"},
+    {"arms", "evaluate"},
     {"train", "probe"},
     {"report", "bridges", "server", "cli", "__main__"},
 )
 """A noun may import those of earlier layers, and itself."""
 
 SIDEWAYS = {
-    "records": {"environment", "errors", "items", "disk"},
-    "items": {"errors"},
     "disk": {"errors"},
     "environment": {"errors"},
+    "progress": {"errors"},
+    "ranks": {"disk", "errors"},
+    "items": {"errors"},
+    "itemstore": {"disk", "errors", "items"},
+    "prompts": {"errors", "items"},
+    "records": {"disk", "environment", "errors", "items", "itemstore"},
     "benchmarks": {"scenes"},
     "judges": {"models"},
+    "evaluate": {"arms"},
     "probe": {"train"},
     "server": {"report"},
     "cli": {"report", "bridges", "server"},
@@ -38,7 +43,7 @@ SIDEWAYS = {
 }
 """Imports allowed within a layer. That models are absent here is the rule that models never import judges."""
 
-NO_TORCH = {"errors", "environment", "disk", "items", "records", "scenes", "benchmarks", "gap", "report", "__main__"}
+NO_TORCH = LAYERS[0] - {"ranks"} | LAYERS[1] | {"report", "__main__"}
 NEVER = {"torchvision", "flash_attn", "pickle", "dill", "joblib"}
 
 

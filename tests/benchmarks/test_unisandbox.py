@@ -143,8 +143,8 @@ def test_mapping_without_a_level_in_the_name_has_half_as_many_hops_as_rules(tmp_
         ),
         (
             "inverse",
-            "From the characters A and B from WhyUni Lab, generate a portrait of the one whose favorite fruit is oranges.",
-            "From the characters A and B from WhyUni Lab, describe the one whose favorite fruit is oranges: "
+            "From the characters A and B from WhyUni Lab, generate a portrait of the one whose favorite fruit is figs.",
+            "From the characters A and B from WhyUni Lab, describe the one whose favorite fruit is figs: "
             "gender, age group, hair color and skin color.",
         ),
         ("forward", "Paint Zefyria.", 'What does this prompt ask to draw: "Paint Zefyria."'),

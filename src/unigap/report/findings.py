@@ -1,7 +1,7 @@
 """What the pattern of a run means, in plain language, by stated rules.
 
-Each family gets the first finding of `RULES` whose condition holds on its cells; families that share a finding share a
-sentence. Every rule compares intervals, not point estimates, so a small run says "not enough units" instead of a story.
+Each family gets one finding (`_finding`), and families that share it share a sentence, in the order of `SENTENCES`.
+Every rule compares intervals, not point estimates, so a small run says "not enough units" instead of a story.
 A model that answers at once no better than guessing is said first, because its normal gap then says little.
 """
 
@@ -31,7 +31,7 @@ SAME = 0.10
 def explain(families: Sequence["FamilySummary"]) -> list[str]:
     """Sentences about a run, the most important first. Empty when nothing was asked."""
     sentences = _guessing_in_text(families)
-    for say in RULES:
+    for say in SENTENCES:
         found = [family for family in families if _finding(family) is say]
         if found:
             sentences.append(say(found))
@@ -115,13 +115,13 @@ def _unclear(families: Sequence["FamilySummary"]) -> str:
 
 Finding = Callable[[Sequence["FamilySummary"]], str]
 
-RULES: tuple[Finding, ...] = (
-    _cannot_draw,
-    _does_not_know,
+SENTENCES: tuple[Finding, ...] = (
     _reasoning_does_not_reach,
     _understands_more,
     _understands_more_untested,
     _draws_more,
+    _cannot_draw,
+    _does_not_know,
     _equal,
     _unclear,
 )

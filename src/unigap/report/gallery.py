@@ -15,9 +15,10 @@ from typing import Any, Literal
 from PIL import Image
 
 from unigap.arms import CALLS, Question
-from unigap.errors import PictureError
+from unigap.disk import KeyedLines
+from unigap.errors import RunFolderError
 from unigap.items import Item
-from unigap.records import Key, KeyedLines, Record, RunFolder, Verdict
+from unigap.records import Key, Record, RunFolder, Verdict
 from unigap.report.scores import Scores, UnitScore
 from unigap.report.summary import NORMAL_DRAWING
 from unigap.scenes.render import parse_scene, render
@@ -95,9 +96,10 @@ class Gallery:
 
 def build_gallery(folder: RunFolder, judge: str, scores: Scores, *, per_outcome: int = 6) -> Gallery:
     """Choose units and load what the page shows of them; a picture that cannot be read is said to be so."""
-    asked = {question for question in CALLS if scores.questions(scores.items)} & set(scores.questions(scores.items))
-    decisive = NORMAL_DRAWING if NORMAL_DRAWING in asked or not asked else next(q for q in CALLS if q in asked)
-    loader = _Loader(folder, folder.records(), folder.verdicts(judge), [q for q in CALLS if q in asked])
+    found = scores.questions(scores.items)
+    asked = [question for question in CALLS if question in found]
+    decisive = NORMAL_DRAWING if NORMAL_DRAWING in asked or not asked else asked[0]
+    loader = _Loader(folder, folder.records(), folder.verdicts(judge), asked)
     cards: list[Card] = []
     left_out = used = 0
     for outcome, unit, items in _choose(scores, decisive, per_outcome):
@@ -194,7 +196,7 @@ class _Loader:
             return "", False, ""
         try:
             image = self.folder.load_image(record)
-        except PictureError as error:
+        except RunFolderError as error:
             return "", False, str(error)
         return image_uri(image), max(image.size) <= THUMBNAIL_PX, ""
 

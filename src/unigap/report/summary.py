@@ -21,7 +21,7 @@ from unigap.scenes import FAMILIES, Chance, find_family
 
 SCHEMA = 1
 
-UNREADABLE = ("unreadable", "blank", "malformed")
+UNREADABLE = ("unreadable", "blank")
 """Error codes that say that nothing readable came back, as opposed to a readable wrong answer."""
 
 NORMAL_DRAWING: Question = ("generation", "normal")

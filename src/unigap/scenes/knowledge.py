@@ -63,19 +63,19 @@ class CharacterFacts:
 
 
 def characters(seed: int, num: int) -> list[CharacterFacts]:
-    """Fresh characters, none of whom shares a name with the cast or with each other."""
+    """Fresh characters, none of whom shares a name with the cast or with each other; more of a seed add to fewer."""
     return _make(f"characters/{seed}", num, taken=_TAKEN | {person.name for person in CAST})
 
 
 def _make(seed: str, num: int, taken: frozenset[str]) -> list[CharacterFacts]:
     rng = random.Random(seed)
     looks = all_portraits()
-    names: dict[str, None] = {}
-    while len(names) < num:
+    made: dict[str, CharacterFacts] = {}
+    while len(made) < num:
         name = "".join(rng.sample(SYLLABLES, 3)).capitalize()
-        if name not in taken:
-            names[name] = None
-    return [CharacterFacts(name, rng.choice(looks), rng.choice(FRUITS), rng.choice(FLOWERS)) for name in names]
+        if name not in taken and name not in made:
+            made[name] = CharacterFacts(name, rng.choice(looks), rng.choice(FRUITS), rng.choice(FLOWERS))
+    return list(made.values())
 
 
 CAST: Final = tuple(_make("cast", CAST_SIZE, _TAKEN))

@@ -130,16 +130,19 @@ def _inverses() -> Iterator[tuple[int, Operator, int, int]]:
                 yield base**power, "^", base, power
 
 
-_Rows = dict[Operator, list[tuple[int, int]]]
+def _rows(operators: str) -> list[list[tuple[Operator, list[tuple[int, int]]]]]:
+    """value -> [(operator, operand pairs that give the value)] of these operators.
 
-
-def _by_operator(operators: str) -> list[list[tuple[Operator, list[tuple[int, int]]]]]:
-    """value -> [(operator, operand pairs that give the value)] of these operators."""
-    table: list[_Rows] = [{} for _ in range(LARGEST_VALUE + 1)]
+    An operator with more pairs comes up to three times: evenly drawn, 1 * 1 would be a sixth of all that gives 1, by
+    number of pairs, modulo would be most of it. Roots, of which a value has one, come twice.
+    """
+    table: list[dict[Operator, list[tuple[int, int]]]] = [{} for _ in range(LARGEST_VALUE + 1)]
     for value, operator, left, right in _inverses():
         if operator in operators:
             table[value].setdefault(operator, []).append((left, right))
-    return [list(rows.items()) for rows in table]
+    return [
+        [row for row in found.items() for _ in range(2 if row[0] == "√" else min(3, len(row[1])))] for found in table
+    ]
 
 
 _SINGLE: Final = [
@@ -147,12 +150,12 @@ _SINGLE: Final = [
         [_operation(value, operator, _NUMBERS[left], _NUMBERS[right]) for left, right in pairs]
         for operator, pairs in rows
     ]
-    for value, rows in enumerate(_by_operator("+-*/%^√"))
+    for value, rows in enumerate(_rows("+-*/%^√"))
 ]
-"""value -> operator -> every expression of one operation."""
+"""value -> operator, up to three times -> every expression of one operation."""
 
 # Roots and powers only of numbers: √(8 + 1) is a puzzle of notation, not of arithmetic.
-_OUTER: Final = _by_operator("+-*/%")
+_OUTER: Final = _rows("+-*/%")
 
 
 def grow(value: int, num_operations: int, rng: random.Random) -> Expression:
@@ -202,7 +205,7 @@ _TEMPLATES: Final = tuple(
     for verb in VERBS
 )
 
-IN_WORDS: Final = 0.4
+IN_WORDS: Final = 0.5
 """Share of the expressions that can be said in words without doubt which are."""
 ALL_PARENTHESES: Final = 0.15
 """Share of the expressions in symbols that have parentheses where none are needed."""

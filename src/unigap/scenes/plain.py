@@ -20,13 +20,18 @@ PROMPTS: Final = (
 )
 QUESTIONS: Final = ("What is in the picture?", "What does the picture show?", "Describe the picture.")
 
-PORTRAIT_SENTENCES: Final = (
-    (("Draw {}.", "Please produce {}."), ("What is in the picture?", "Who is shown?")),
-    (("Draw a portrait of {}.", "Create {}."), ("What does the picture show?", "Describe the portrait.")),
-    (("Show {}.", "Please draw {}."), ("Describe the picture.", "Who does the picture show?")),
-    (("Make a picture of {}.", "Create a portrait of {}."), ("Who is in the picture?", "What is shown?")),
-    (("Generate a portrait of {}.", "Show a portrait of {}."), ("What does the person look like?", "Describe it.")),
-    (("Produce a picture of {}.", "Generate {}."), ("Describe the person in the picture.", "Who does it show?")),
+_PORTRAIT_FORMS: Final = ("{V} {{}}.", "{V} a portrait of {{}}.", "{V} a picture of {{}}.", "Please {v} {{}}.")
+_PORTRAIT_QUESTIONS: Final = {
+    "Draw": ("What is in the picture?", "Who is shown?"),
+    "Show": ("What does the picture show?", "Describe the portrait."),
+    "Create": ("Describe the picture.", "Who does the picture show?"),
+    "Make": ("Who is in the picture?", "What does the portrait show?"),
+    "Generate": ("What does the person look like?", "Describe the person."),
+    "Produce": ("Describe the person in the picture.", "Who is in the portrait?"),
+}
+PORTRAIT_SENTENCES: Final = tuple(
+    (tuple(form.format(V=verb, v=verb.lower()) for form in _PORTRAIT_FORMS), questions)
+    for verb, questions in _PORTRAIT_QUESTIONS.items()
 )
 """(prompts, questions) groups, no sentence in two of them."""
 
