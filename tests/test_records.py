@@ -124,10 +124,10 @@ def test_run_json_says_what_ran_on_what(folder: RunFolder):
 
 def test_a_folder_grows_within_one_identity(folder: RunFolder):
     write(folder, record("a"))
-    again = RunFolder.start(folder.path, IDENTITY, config={"arms": ["normal", "think"]})
+    again = RunFolder.start(folder.path, IDENTITY, config={"arms": ["normal", "think"], "out": Path("runs")})
     write(again, record("a", arm="think"), record("b"), record("a", sample=1))
     assert len(again.records()) == 4
-    assert again.run["config"] == {"arms": ["normal", "think"]}
+    assert again.run["config"] == {"arms": ["normal", "think"], "out": "runs"}
     assert [session["config"] for session in again.run["earlier"]] == [{"arms": ["normal"]}]
 
 

@@ -359,15 +359,18 @@ def check_judge(
             f"{judge.name} reads only {' and '.join(sorted(judge.pictures)) or 'no'} pictures, and {model.name} draws "
             f"{model.pictures} pictures; name another with --judge"
         )
-    num_items, unreadable = 0, list[Item]()
-    for num_items, item in enumerate(items, start=1):  # noqa: B007 (the last value is the number of items)
+    num_items = num_unreadable = 0
+    first: Item | None = None
+    for item in items:
+        num_items += 1
         if item.answer.kind not in judge.answer_kinds:
-            unreadable.append(item)
-    if unreadable:
+            num_unreadable += 1
+            first = first or item
+    if first is not None:
         raise CannotJudgeError(
             f"{judge.name} reads only {'sandbox answers' if judge.pictures == {'sandbox'} else 'answers'} of kind "
-            f"{', '.join(sorted(judge.answer_kinds))}; {len(unreadable)} of {num_items} items have another (first: "
-            f"{unreadable[0].id[:80]!r}, {unreadable[0].answer.kind}). Leave them out, or name another with --judge"
+            f"{', '.join(sorted(judge.answer_kinds))}; {num_unreadable} of {num_items} items have another (first: "
+            f"{first.id[:80]!r}, {first.answer.kind}). Leave them out, or name another with --judge"
         )
 
 
@@ -378,7 +381,7 @@ class JudgeReport:
     verdicts: Counter[VerdictWord]
     num_settled_before: int
     unscored: Counter[str]
-    """Reason -> how many; judging again tries these again."""
+    """Reason (up to its first colon) -> how many; judging again tries these again."""
 
 
 def judge_run(
@@ -411,7 +414,7 @@ def judge_run(
                 made = map(Verdict.of, (record.key for record in batch), rulings, repeat(ref))
                 log.append(verdict.to_json() for verdict in made)
                 verdicts.update(ruling.verdict for ruling in rulings)
-                unscored.update(ruling.why for ruling in rulings if ruling.verdict == "unscored")
+                unscored.update(ruling.why.partition(":")[0] for ruling in rulings if ruling.verdict == "unscored")
                 advance(len(batch))
                 batch.clear()
 

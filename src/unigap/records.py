@@ -343,12 +343,13 @@ class RunFolder:
                 path.rename(_free_name(path))
             elif not (path / RUN_FILE).exists() and path.exists():
                 _refuse_foreign(path)
-            session = {"config": dict(config), **describe_environment()}
+            # Through JSON at once: what is compared and kept is what can be read back (paths become text).
+            session = json.loads(json.dumps({"config": dict(config), **describe_environment()}, default=str))
             if (path / RUN_FILE).exists():
                 folder = cls.open(path)
                 folder.check_identity(identity)
                 old = {name: folder.run.get(name) for name in session}
-                earlier = [*folder.run.get("earlier", []), *([old] if old != json.loads(json.dumps(session)) else [])]
+                earlier = [*folder.run.get("earlier", []), *([old] if old != session else [])]
             else:
                 earlier = []
             path.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,9 @@ class Card:
     @property
     def num_bytes(self) -> int:
         shown = [answer for item in self.items for answer in (*item.texts, *item.drawings)]
-        pictures = sum(len(answer.image) for answer in shown) + sum(len(p) for item in self.items for p in item.pictures)
+        pictures = sum(len(answer.image) for answer in shown) + sum(
+            len(p) for item in self.items for p in item.pictures
+        )
         return pictures + sum(len(answer.thought) + len(answer.text) + len(answer.why) for answer in shown)
 
 
@@ -152,7 +154,7 @@ class _Loader:
             family=items[0].family,
             variant=items[0].variant,
             outcome=outcome,
-            items=tuple(self._item(item) for item in items),
+            items=tuple(self._item(self.folder.item(item.id)) for item in items),
         )
 
     def _item(self, item: Item) -> ShownItem:

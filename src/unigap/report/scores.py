@@ -10,7 +10,7 @@ and leaves it too.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from unigap.arms import Question
@@ -54,6 +54,7 @@ class Scores:
     """Verdicts of a run by unit. Built once by `collect_scores`, read by `summary`."""
 
     items: list[Item]
+    """Without their texts."""
     errors: dict[tuple[str, Direction, Arm], Counter[str]] = field(default_factory=dict)
     """Of every (item id, direction, arm): how often each error code was given."""
     _statuses: dict[Question, dict[tuple[str, int], Status]] = field(default_factory=dict)
@@ -103,7 +104,8 @@ def collect_scores(items: Iterable[Item], records: Iterable[Record], verdicts: I
 
     Only the outcome of a record and the word and code of a verdict are kept, so records may be streamed.
     """
-    scores = Scores(list(items))
+    # Only who and what an item is stays in memory; a run's texts may not fit.
+    scores = Scores([replace(item, question="", prompt="", caption="", other=None) for item in items])
     known = {item.id for item in scores.items}
     outcomes: dict[Key, str] = {}
     for record in records:

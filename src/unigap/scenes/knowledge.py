@@ -37,8 +37,8 @@ SYLLABLES: Final = tuple(
 """What names are made of: three different ones. Two would make too many real names (Lo-ra, Ze-no)."""
 
 _TAKEN: Final = frozenset(
-    "Baboda Bazuka Bevare Boleka Bolero Gazebo Kabuki Kaluga Keneda Kurome Lorelu Medusa Modena Musume Nefuri Neruda "
-    "Rebeka Regulo Rogelu Romeka Tuvalu Vaduzu Veneri Verona Zamoro Zorozu".split()
+    "Baboda Bazuka Bevare Boleka Bolero Gazebo Kaluga Keneda Kurome Lorelu Musume Nefuri Neruda Rebeka Regulo Romeka "
+    "Tuvalu Vaduzu Veneri Zamoro Zorozu".split()
 )
 """Words and names of this world that three syllables can make."""
 

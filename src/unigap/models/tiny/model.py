@@ -115,12 +115,13 @@ class TinyModel:
         return [self.tokenizer[tok.IMAGE], *codes, self.tokenizer[tok.IMAGE_END]]
 
     def _readable(self, text: str) -> tuple[str, str]:
-        unread = self.tokenizer.unread_words(text)
-        if not unread:
-            return text, ""
-        if (known := rewrite(text)) is not None:
+        """The text as the model can read it, and a note if it was changed or holds words never read in training."""
+        known = rewrite(text)
+        if known is not None and known != text:
             return known, f"rewritten: {known}"
-        return text, f"words never read in training: {', '.join(unread[:5])}"
+        if known is None and (unread := self.tokenizer.unread_words(text)):
+            return text, f"words never read in training: {', '.join(unread[:5])}"
+        return text, ""
 
     # ---- the protocol ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,59 @@
+"""From a run folder to its summary: computed, written beside the records, printed."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unigap.disk import explain_os_errors, write_files
+from unigap.records import RunFolder
+from unigap.report.page import FILE, write_page
+from unigap.report.scores import collect_scores
+from unigap.report.summary import Summary, summarize
+from unigap.report.table import print_summary
+
+SUMMARY = "summary.json"
+
+
+def report_run(
+    folder: RunFolder, judge: str, console: Console, *, json_path: Path | None = None, variants: bool = False
+) -> Summary:
+    """Write summary.json and report.html for the verdicts of one judge, and print the table.
+
+    Args:
+        json_path: Another place to write the summary to.
+        variants: Print a row for each variant of a family.
+
+    Raises:
+        RunFolderError: The folder cannot be read or written.
+    """
+    scores = collect_scores(folder.items(), folder.records(), folder.verdicts(judge))
+    summary = summarize(scores, run=_run_facts(folder, judge), trained_on=folder.run["config"].get("trained_on", {}))
+    data = (json.dumps(summary.to_json(), ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
+    with explain_os_errors(folder.path):
+        write_files([(folder.path / SUMMARY, data)])
+        write_page(folder, judge, scores, summary, made=date.today())
+    print_summary(summary, console, variants=variants)
+    for name, file in (("numbers", SUMMARY), ("page", FILE)):
+        console.print(f"{name}: {folder.path / file}", highlight=False, markup=False, soft_wrap=True)
+    if json_path is not None:
+        with explain_os_errors(json_path.parent, safe="Nothing was lost"):
+            write_files([(json_path, data)])
+    return summary
+
+
+def _run_facts(folder: RunFolder, judge: str) -> dict[str, Any]:
+    config = folder.run["config"]
+    ref = next(ref for ref in folder.judges() if ref.name == judge)
+    return {
+        "folder": folder.path.name,
+        **folder.identity.to_json(),
+        **{name: config.get(name) for name in ("suite", "items", "coverage", "num_outside", "num_units", "samples")},
+        "judge": vars(ref),
+        "packages": folder.run.get("packages"),
+        "git_commit": folder.run.get("git_commit"),
+    }
