@@ -35,8 +35,9 @@ ANSWERS = [
 
 
 def an_item(**changes: object) -> Item:
-    fields = {"id": "x/1", "family": "x", "unit": "x/1", "cluster": "x/1", "question": "q", "prompt": "p", "caption": "c"}
-    return Item(**{**fields, "answer": ANSWERS[0], **changes})  # type: ignore[arg-type]
+    names = {"id": "x/1", "family": "x", "unit": "x/1", "cluster": "x/1"}
+    texts = {"question": "q", "prompt": "p", "caption": "c"}
+    return Item(**{**names, **texts, "answer": ANSWERS[0], **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.kind)
@@ -64,7 +65,10 @@ def test_every_family_survives_a_file(tmp_path: Path):
         ("[1, 2]", "line 2: not an item: expected a JSON object, found list"),
         ('{"id": "a"}', 'line 2: not an item: "family" must be a non-empty string, found None'),
         (json.dumps(an_item().to_json() | {"answer": 3}), '"answer" must be an object with a "kind", found 3'),
-        (json.dumps(an_item().to_json() | {"answer": {"kind": "smell"}}), 'answer "kind" is \'smell\', expected one of'),
+        (
+            json.dumps(an_item().to_json() | {"answer": {"kind": "smell"}}),
+            "answer \"kind\" is 'smell', expected one of",
+        ),
         (json.dumps(an_item().to_json() | {"answer": {"kind": "count"}}), "answer of kind 'count'"),
         (json.dumps(an_item().to_json() | {"images": "a.png"}), '"images" must be a list of strings'),
         (json.dumps(an_item().to_json() | {"colour": "red"}), "unexpected keyword argument 'colour'"),

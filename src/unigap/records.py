@@ -35,7 +35,7 @@ RUN_FILE, ITEMS_FILE, VERDICTS, IMAGES = "run.json", "items.jsonl", "verdicts", 
 RECORD_FILES = "records-*.jsonl"
 
 Outcome = Literal["ok", "refused", "malformed", "transport_error"]
-"""See DESIGN section 1. All but transport_error are settled: never asked again."""
+"""ok; refused by the model; malformed: nothing readable came back; transport_error: never settled, asked again."""
 
 VerdictWord = Literal["correct", "incorrect", "unscored"]
 

@@ -25,7 +25,7 @@ class ItemFile:
         """How much is inside, and the most frequent reasons why the rest is not."""
         if self.coverage is None:
             return
-        yield str(self.coverage)
+        yield f"{self.coverage} the sandbox's world"
         reasons = list(self.coverage.outside.items())
         for reason, count in reasons[:most]:
             yield f"  {count} outside: {reason}"

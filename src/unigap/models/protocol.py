@@ -12,8 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
-Outcome = Literal["ok", "refused", "malformed", "transport_error"]
-"""ok; refused by the model (policy); malformed = nothing readable came back; transport_error = never settled."""
+from unigap.records import Outcome
 
 Ability = Literal["answer", "draw", "edit", "think", "log_likelihood", "train"]
 """`edit` is drawing with a picture in the request."""

@@ -21,9 +21,10 @@ SOLID = 0.80
 KNOWN = 0.50
 """Text answers whose whole interval is below this rate show no knowledge worth comparing a drawing with."""
 NEAR_CHANCE = 0.10
-"""A rate is near chance when it is less than this above it, or when its interval holds chance and no solid skill."""
+"""A rate is near chance when it is at most this above it, or its interval holds chance, and it shows no solid skill."""
 HELPS = 0.20
-"""A thought helps when it adds at least this much and the two intervals do not touch."""
+"""A thought helps when it adds at least this much and the two intervals do not touch; it is idle when its interval ends
+below what that would take."""
 SAME = 0.10
 """Directions are equal when the interval of the gap stays within plus and minus this."""
 
@@ -40,9 +41,9 @@ def explain(families: Sequence["FamilySummary"]) -> list[str]:
 
 def near_chance(cell: "Cell") -> bool:
     """Whether a cell is no better than its family's guessing strategy, as far as this run can tell."""
-    if cell.chance is None:
+    if cell.chance is None or cell.high >= SOLID:
         return False
-    return cell.rate <= cell.chance + NEAR_CHANCE or (cell.low <= cell.chance and cell.high < SOLID)
+    return cell.rate <= cell.chance + NEAR_CHANCE or cell.low <= cell.chance
 
 
 def _guessing_in_text(families: Sequence["FamilySummary"]) -> list[str]:
@@ -89,14 +90,14 @@ def _reasoning_does_not_reach(families: Sequence["FamilySummary"]) -> str:
     )
 
 
-def _understands_more(families: Sequence["FamilySummary"]) -> str:
+def _understands_more_in_both(families: Sequence["FamilySummary"]) -> str:
     return (
         f"It understands {_names(families)} better than it draws: a gap of {_gap_range(families)} points, "
         "and a written thought changes little."
     )
 
 
-def _understands_more_untested(families: Sequence["FamilySummary"]) -> str:
+def _understands_more(families: Sequence["FamilySummary"]) -> str:
     return f"It understands {_names(families)} better than it draws: a gap of {_gap_range(families)} points."
 
 
@@ -117,8 +118,8 @@ Finding = Callable[[Sequence["FamilySummary"]], str]
 
 SENTENCES: tuple[Finding, ...] = (
     _reasoning_does_not_reach,
+    _understands_more_in_both,
     _understands_more,
-    _understands_more_untested,
     _draws_more,
     _cannot_draw,
     _does_not_know,
@@ -141,14 +142,14 @@ def _finding(family: "FamilySummary") -> Finding | None:
     think, normal = family.cell("generation", "think"), family.cell("generation", "normal")
     if think and normal and think.low > normal.high and think.rate - normal.rate >= HELPS:
         return _reasoning_does_not_reach
-    return _by_gap(gap, asked_to_think=think is not None)
+    return _by_gap(gap, thought_is_idle=bool(think and normal and think.high <= normal.rate + HELPS))
 
 
-def _by_gap(gap: "Gap", *, asked_to_think: bool) -> Finding:
+def _by_gap(gap: "Gap", *, thought_is_idle: bool) -> Finding:
     if gap.low >= -SAME and gap.high <= SAME:
         return _equal
     if gap.low > 0:
-        return _understands_more if asked_to_think else _understands_more_untested
+        return _understands_more_in_both if thought_is_idle else _understands_more
     return _draws_more if gap.high < 0 else _unclear
 
 

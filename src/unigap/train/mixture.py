@@ -23,7 +23,16 @@ from unigap.scenes import Draft, Fact, find_family, split_of
 from unigap.scenes.knowledge import CAST, SYLLABLES, CharacterFacts, characters, training_facts
 from unigap.scenes.mapping import DIGITS, LETTERS, MARKS
 from unigap.scenes.render import Grid, Scene, all_portraits, parse_scene, place, render_array
-from unigap.scenes.vocabulary import FLOWERS, FRUITS, NUM_CELLS, OBJECTS, counted, describe_portrait, plural, with_article
+from unigap.scenes.vocabulary import (
+    FLOWERS,
+    FRUITS,
+    NUM_CELLS,
+    OBJECTS,
+    counted,
+    describe_portrait,
+    plural,
+    with_article,
+)
 
 TRAINED_ON = {
     "math1": "parts", "math2": "parts", "math3": "parts",
@@ -392,7 +401,9 @@ def _words() -> list[str]:
     texts |= {f"{name} {with_article(name)}" for name in OBJECTS}
     names = _cast_names()
     base = base_words()
-    words = {word if len(word) == 1 else word.lower() for text in texts for word in split_words(text) if word not in names}
+    words = {
+        word if len(word) == 1 else word.lower() for text in texts for word in split_words(text) if word not in names
+    }
     syllables = [syllable.capitalize() for syllable in SYLLABLES] + ["##" + syllable for syllable in SYLLABLES]
     known = {*base, *syllables}
     return [*base, *syllables, *sorted(word for word in words if word not in known)]

@@ -26,7 +26,10 @@ def tiny() -> TinyModel:
 
 
 def sandbox_requests(num_units: int) -> list[Request]:
-    return [Request(content=(item.prompt,)) for item in make_items(["math2", "mapping1", "plain"], num_units=num_units, seed=5)]
+    return [
+        Request(content=(item.prompt,))
+        for item in make_items(["math2", "mapping1", "plain"], num_units=num_units, seed=5)
+    ]
 
 
 def test_it_is_a_model(tiny: TinyModel):
@@ -63,7 +66,9 @@ def test_a_mixed_batch_of_answers_and_thoughts_gives_what_each_gives_alone(tiny:
     question = Request(content=("How many cups are as many as the result of 2 + 1?",))
     thinking = Request(content=question.content, think_prompt="think")
     together = tiny.answer([question, thinking], sampling=SAMPLING, seeds=[1, 2])
-    alone = tiny.answer([question], sampling=SAMPLING, seeds=[1]) + tiny.answer([thinking], sampling=SAMPLING, seeds=[2])
+    alone = tiny.answer([question], sampling=SAMPLING, seeds=[1]) + tiny.answer(
+        [thinking], sampling=SAMPLING, seeds=[2]
+    )
     assert together == alone
 
 
@@ -152,5 +157,14 @@ def test_saved_and_loaded_weights_are_the_same_bytes(tiny: TinyModel, tmp_path: 
 
 
 def test_the_card_says_how_the_weights_were_made_and_what_they_score(tiny: TinyModel):
-    assert {"command", "config", "parameters", "samples", "mixture", "trained_on", "sha256", "scores"} <= tiny.card.keys()
+    assert {
+        "command",
+        "config",
+        "parameters",
+        "samples",
+        "mixture",
+        "trained_on",
+        "sha256",
+        "scores",
+    } <= tiny.card.keys()
     json.dumps(tiny.card)

@@ -117,6 +117,9 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Token ids to next-token logits."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
