@@ -236,9 +236,7 @@ class TinyModel:
         limit_B = np.array([min(limits[i], room[i]) for i in fits])
         steps = int(limit_B.max())
         # Each row's randomness is its own, so its outcome does not depend on the company it keeps.
-        uniform_BT = np.stack(
-            [np.random.Generator(np.random.Philox(seeds[i] & (2**64 - 1))).random(steps) for i in fits]
-        )
+        uniform_BT = np.stack([np.random.Generator(np.random.Philox(seeds[i])).random(steps) for i in fits])
         ids = self._pad([prompts[i] for i in fits])
         num_new = torch.tensor([len(prompts[i]) for i in fits], device=ids.device)
         parameter = self.network.embed.weight
