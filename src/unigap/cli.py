@@ -403,7 +403,7 @@ def _console() -> "Console":
 
 def _print_loose_ends(report: "RunReport | None", num_unscored: int) -> None:
     """Say what was not asked, and fail if something is left to do."""
-    left = [f'{num_unscored} answers could not be scored; "unigap judge" tries again'] if num_unscored else []
+    left = [f'{_answers(num_unscored)} could not be scored; "unigap judge" tries again'] if num_unscored else []
     if report is not None:
         for note in report.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -411,9 +411,13 @@ def _print_loose_ends(report: "RunReport | None", num_unscored: int) -> None:
             line = f"{skip.num_items} items of {skip.family} were not asked ({skip.direction}, {skip.arm}): {skip.why}"
             print(f"note: {line}", file=sys.stderr)
         if report.num_missing:
-            left.append(f'{report.num_missing} answers are missing; the same "unigap eval" asks them again')
+            left.append(f'{_answers(report.num_missing)} missing; the same "unigap eval" asks again')
     if left:
         raise UnfinishedError("; ".join(left))
+
+
+def _answers(count: int) -> str:
+    return f"{count} answer" if count == 1 else f"{count} answers"
 
 
 # ---- running a command -----------------------------------------------------------------------------------------------

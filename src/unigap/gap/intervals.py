@@ -102,9 +102,9 @@ def difference_interval(
         low  = d - sqrt((p1 - l1)^2 - 2 phi (p1 - l1)(u2 - p2) + (u2 - p2)^2)
         high = d + sqrt((u1 - p1)^2 - 2 phi (u1 - p1)(p2 - l2) + (p2 - l2)^2)
 
-    phi = cov(p1, p2) / sqrt(V1 V2); when positive it is reduced by the continuity correction
-    1 / (2 n sqrt(p1 q1 p2 q2)), not below 0 (n is the smaller effective sample size), and it is 0 when a rate is 0 or
-    1. Cluster-adjusted in the same cases and by the same variances as `rate_interval`. Swapping `first` and `second` negates the interval.
+    phi = cov(p1, p2) / sqrt(V1 V2). A positive phi is reduced by the continuity correction 1 / (2 n sqrt(p1 q1 p2 q2)),
+    though not below 0 (n is the smaller effective sample size); phi is 0 when a rate is 0 or 1. Cluster-adjusted in the
+    same cases and by the same variances as `rate_interval`. Swapping `first` and `second` negates the interval.
 
     Args:
         first: One score in [0, 1] per unit; understanding, for a gap.

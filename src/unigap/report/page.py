@@ -94,7 +94,7 @@ def run_facts(run: Mapping[str, Any], judge: str) -> list[tuple[str, str]]:
     facts = {
         "model": model["name"],
         "weights": f"sha256 {model['sha256']}",
-        "items": config.get("suite") or "given in a file",
+        "items": config.get("suite") or "; ".join(config.get("coverage") or config.get("items") or ()),
         "units": config.get("num_units"),
         "samples": config.get("samples"),
         "seed": identity["seed"],
