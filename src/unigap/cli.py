@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 BAD_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130
 
+RECORD_BYTES, SANDBOX_PICTURE_BYTES, PHOTO_BYTES = 1_500, 600, 1_500_000
+"""What a record with its verdict, and a picture, take on disk: rough, for the estimate before a run."""
+
 Folder = Annotated[Path, arg(metavar="FOLDER")]
 File = Annotated[Path, arg(metavar="FILE")]
 Name = Annotated[str | None, arg(metavar="NAME")]
@@ -295,7 +298,8 @@ def _load_model(command: Eval) -> "Model":
         raise UnknownNameError("device", command.device, ("auto", "cpu", "cuda", "cuda:N", "mps"))
     from unigap.models import find_model
 
-    return find_model(command.model, device=command.device, dtype=command.dtype)
+    with _argument_errors():
+        return find_model(command.model, device=command.device, dtype=command.dtype)
 
 
 def _keep_inside(items: "MadeItems | FileItems", model: "Model") -> "MadeItems | FileItems":
@@ -328,15 +332,26 @@ def _check(command: Eval, judge: "Judge", model: "Model", items: "MadeItems | Fi
 
 def _evaluate(command: Eval, model: "Model", items: "MadeItems | FileItems", config: "EvalConfig") -> "RunReport":
     from unigap.benchmarks.files import FileItems
-    from unigap.evaluate import evaluate
+    from unigap.evaluate import evaluate, plan_run
 
+    image_root = items.image_root if isinstance(items, FileItems) else None
+    out = command.out or Path("runs") / _run_name(command)
+    if _rank() == 0:
+        plan = plan_run(items, model.abilities, config, image_root=image_root)
+        picture_bytes = PHOTO_BYTES if model.pictures == "photo" else SANDBOX_PICTURE_BYTES
+        size_mb = (plan.num_records * RECORD_BYTES + plan.draw_calls * picture_bytes) / 1e6
+        print(
+            f"{model.name}: {plan.num_records} records ({plan.text_calls} text calls, {plan.draw_calls} drawings), "
+            f"about {max(1, round(size_mb))} MB in {out}",
+            file=sys.stderr,
+        )
     report = evaluate(
         model,
         items,
-        command.out or Path("runs") / _run_name(command),
+        out,
         config,
         run_config=_run_config(command, model, items),
-        image_root=items.image_root if isinstance(items, FileItems) else None,
+        image_root=image_root,
         overwrite=command.overwrite,
     )
     if isinstance(items, FileItems) and items.outside and _rank() == 0:
@@ -474,11 +489,24 @@ def _run(arguments: list[str]) -> None:
 
 
 def _pretrain(arguments: list[str]) -> None:
-    from unigap.train.pretrain import PretrainConfig, run
+    """Train, then measure the model on fresh items and write the scores into its card."""
+    import json
+
+    from unigap.train.pretrain import PretrainConfig, add_scores, run
 
     with _argument_errors():
         config = tyro.cli(PretrainConfig, args=arguments, prog="unigap train pretrain")
     run(config)
+    if config.score_units:
+        out = config.out / "scores"
+        Eval(
+            model=f"tiny:{config.out / 'model'}",
+            num_units=config.score_units,
+            seed=config.score_seed,
+            out=out,
+            overwrite=True,
+        ).run()
+        add_scores(config.out / "model", json.loads((out / "summary.json").read_text(encoding="utf-8")))
 
 
 def _complain(message: str) -> None:

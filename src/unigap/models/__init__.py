@@ -19,6 +19,7 @@ def find_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Model
 
     Raises:
         UnknownNameError: No table entry and no importable class of that name.
+        ValueError: torch does not see that device.
         WeightsError: The weights are missing or damaged.
     """
     import torch
@@ -38,6 +39,12 @@ def find_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Model
         raise UnknownNameError("model", name, (*MODELS, "their.module:Class")) from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and torch.device(device).index not in (None, *range(torch.cuda.device_count())):
+        raise ValueError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs")
+    if (device.startswith("cuda") and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise ValueError(f"device {device!r}: torch {torch.__version__} sees no such device here; use cpu")
     dtypes = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
         raise UnknownNameError("dtype", dtype, dtypes)

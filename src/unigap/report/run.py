@@ -1,20 +1,21 @@
 """From a run folder to its summary: computed, written beside the records, printed."""
 
 import json
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from unigap.disk import explain_os_errors, write_files
-from unigap.records import RunFolder
+from unigap.disk import dump_line, explain_os_errors, write_files
+from unigap.records import IMAGES, RunFolder
 from unigap.report.page import FILE, write_page
 from unigap.report.scores import collect_scores
 from unigap.report.summary import Summary, summarize
 from unigap.report.table import print_summary
 
-SUMMARY = "summary.json"
+SUMMARY, METADATA = "summary.json", "metadata.jsonl"
 
 
 def report_run(
@@ -37,6 +38,8 @@ def report_run(
     with explain_os_errors(folder.path):
         write_files([(folder.path / SUMMARY, data)])
         write_page(folder, judge, scores, summary, made=date.today())
+        if lines := b"".join(_metadata(folder, judge)):
+            write_files([(folder.path / IMAGES / METADATA, lines)])
     print_summary(summary, console, variants=variants)
     for name, file in (("numbers", SUMMARY), ("page", FILE)):
         console.print(f"{name}: {folder.path / file}", highlight=False, markup=False, soft_wrap=True)
@@ -44,6 +47,27 @@ def report_run(
         with explain_os_errors(json_path.parent, safe="Nothing was lost"):
             write_files([(json_path, data)])
     return summary
+
+
+def _metadata(folder: RunFolder, judge: str) -> Iterator[bytes]:
+    """What makes images/ an image folder that the `datasets` library loads: one line a picture."""
+    verdicts = folder.verdicts(judge)
+    for record in folder.records():
+        if record.image is None:
+            continue
+        item, verdict = folder.item(record.item_id), verdicts.get(record.key)
+        yield dump_line(
+            {
+                "file_name": record.image.removeprefix(f"{IMAGES}/"),
+                "item_id": item.id,
+                "family": item.family,
+                "arm": record.arm,
+                "sample": record.sample,
+                "prompt": item.prompt,
+                "caption": item.caption,
+                "verdict": verdict.verdict if verdict else None,
+            }
+        )
 
 
 def _run_facts(folder: RunFolder, judge: str) -> dict[str, Any]:

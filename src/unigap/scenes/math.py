@@ -6,6 +6,7 @@ family are equally likely: the best constant count scores 1/4 (math1, math2) or 
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -248,8 +249,12 @@ class Math:
         )
 
     def chance(self, items: Sequence[Item]) -> Chance:
-        """The right object, always as many: results are uniform by construction."""
-        return Chance(1 / self.largest_result, "best constant count")
+        """The right object, always as many. Our results are uniform by construction; those of others are counted."""
+        rate = 1 / self.largest_result
+        if any(not item.source.startswith("sandbox:") for item in items):
+            counts = Counter(item.answer.n for item in items if isinstance(item.answer, Count))
+            rate = max(counts.values(), default=0) / len(items)
+        return Chance(rate, "best constant count")
 
 
 MATH1, MATH2, MATH3 = Math(1, 4), Math(2, 4), Math(3, 5)

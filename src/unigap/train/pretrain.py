@@ -10,9 +10,10 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unigap.errors import TrainingError
+from unigap.items import DIRECTIONS
 from unigap.models.tiny import tokenizer as tok
-from unigap.models.tiny.model import TinyModel
+from unigap.models.tiny.model import CARD_FILE, TinyModel
 from unigap.models.tiny.network import Network, NetworkConfig
 from unigap.progress import show_progress
 from unigap.train.mixture import MIXTURE, TRAINED_ON, Kit, Sample, draw_sample
@@ -36,8 +38,10 @@ class PretrainConfig:
 
     out: Path = Path("runs/pretrain")
     """Folder for checkpoints, log and the finished model. A folder with a checkpoint is resumed."""
-    steps: int = 2500
+    steps: int = 2300
     """Optimizer steps."""
+    late_from_step: int = 700
+    """Step from which the mixture's late shares hold."""
     samples_per_step: int = 256
     """Fresh samples a step; the mixture decides what they are."""
     seed: int = 0
@@ -58,6 +62,10 @@ class PretrainConfig:
     checkpoint_every: int = 100
     threads: int = 2
     """CPU threads."""
+    score_units: int = 300
+    """Units a family that the finished model is measured on, for its card; 0 leaves the card without scores."""
+    score_seed: int = 1
+    """Seed of these units, all of the test split."""
 
     def __post_init__(self) -> None:
         if not 0 < self.decay_from <= 1:
@@ -76,7 +84,8 @@ def learning_rate_factor(config: PretrainConfig, step: int) -> float:
 def samples_of_step(kit: Kit, config: PretrainConfig, step: int) -> list[Sample]:
     """The samples of one step: a function of (seed, step) alone."""
     rng = random.Random(f"pretrain/{config.seed}/{step}")
-    return [draw_sample(kit, rng) for _ in range(config.samples_per_step)]
+    late = step >= config.late_from_step
+    return [draw_sample(kit, rng, late=late) for _ in range(config.samples_per_step)]
 
 
 def batches(samples: Sequence[Sample], tokens_per_batch: int, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -179,7 +188,7 @@ def load_checkpoint(folder: Path, network: Network, optimizers: Optimizers, conf
 
 def _comparable(config: PretrainConfig) -> dict[str, object]:
     """The settings that decide the result: not where it is written, nor how often, nor on how many threads."""
-    skip = ("out", "checkpoint_every", "threads")
+    skip = ("out", "checkpoint_every", "threads", "score_units", "score_seed")
     return {name: value for name, value in asdict(config).items() if name not in skip}
 
 
@@ -242,8 +251,30 @@ def run(config: PretrainConfig) -> TinyModel:
         "config": _comparable(config),
         "parameters": sum(p.numel() for p in network.parameters()),
         "samples": config.steps * config.samples_per_step,
-        "mixture": {name: source.share for name, source in MIXTURE.items()},
+        "mixture": {name: [source.share, source.late_share] for name, source in MIXTURE.items()},
         "trained_on": TRAINED_ON,
     }
     model.save_pretrained(config.out / "model", card)
     return model
+
+
+def add_scores(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write the rates of a run's summary.json into a model's card: [rate, low, high] by family, direction and arm."""
+    card_path = folder / CARD_FILE
+    card = json.loads(card_path.read_text(encoding="utf-8"))
+    card["scores"] = {
+        "units a family": summary["run"]["num_units"],
+        "seed": summary["run"]["seed"],
+        "families": {name: _rates(family) for name, family in summary["families"].items()},
+    }
+    card_path.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _rates(family: Mapping[str, Any]) -> dict[str, Any]:
+    rates = {
+        f"{direction} {arm}": [round(cell[name], 4) for name in ("rate", "low", "high")]
+        for direction in DIRECTIONS
+        for arm, cell in family[direction].items()
+    }
+    rates["drawing unreadable"] = round(family["generation"]["normal"]["unreadable"], 4)
+    return rates | {name: _rates(variant) for name, variant in family.get("variants", {}).items()}
