@@ -82,9 +82,8 @@ def test_the_gap_of_the_embedded_model_is_in_the_table_and_the_page(tmp_path: Pa
 
 
 def test_the_image_folder_loads_by_its_metadata(tmp_path: Path):
-    unigap(
-        "eval", "--families", "plain", "--num-units", "3", "--directions", "generation", "--out", str(tmp_path / "run")
-    )
+    out = tmp_path / "run"
+    unigap("eval", "--families", "plain", "--num-units", "3", "--directions", "generation", "--out", str(out))
     images = out / "images"
     lines = [json.loads(line) for line in (images / "metadata.jsonl").read_text().splitlines()]
     assert {line["file_name"] for line in lines} == {str(path.relative_to(images)) for path in images.rglob("*.png")}

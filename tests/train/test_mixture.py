@@ -33,7 +33,6 @@ def prompt_of(kit: Kit, sample: Sample) -> str:
 
 def test_shares_add_up_to_one():
     assert sum(source.share for source in MIXTURE.values()) == pytest.approx(1.0)
-    assert sum(source.late_share for source in MIXTURE.values()) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", MIXTURE)

@@ -324,9 +324,9 @@ def reasoning_text(kit: Kit, rng: random.Random, draft: Draft) -> Sample:
     """A question answered after a worked thought, a drawing prompt thought through, or a question answered at once."""
     kind = rng.random()
     answer = text_answer(draft.answer, draft.caption)
-    if kind < 0.35:
+    if kind < 0.4:
         return kit.sample(draft.prompt, thought=draft.thought, learn_thought=True)
-    if kind < 0.6:
+    if kind < 0.7:
         steps = draft.thought.rpartition("\n")[0]
         return kit.sample(draft.question, thought=steps, learn_thought=True, answer=answer)
     return kit.sample(draft.question, answer=answer, weight=2.0)
@@ -357,33 +357,29 @@ def _english_facts(index: int) -> list[tuple[str, str, str]]:
 @dataclass(frozen=True)
 class Source:
     share: float
-    """Share of the samples early in the run."""
-    late_share: float
-    """Share later, when what most of the sources teach is learned and looking up a rule is not."""
     draw: Callable[[Kit, random.Random], Sample]
 
 
 MIXTURE: Mapping[str, Source] = {
-    "plain drawing": Source(0.18, 0.15, plain_drawing),
-    "restated thoughts": Source(0.04, 0.03, restated),
-    "thought following": Source(0.13, 0.12, thought_following),
-    "math sentences without math": Source(0.07, 0.05, formatted_math),
-    "rules without a lookup": Source(0.07, 0.05, formatted_mapping),
-    "strangers": Source(0.03, 0.02, formatted_knowledge),
-    "captioning": Source(0.09, 0.06, captioning),
-    "counting": Source(0.10, 0.10, counting),
-    "redrawing": Source(0.04, 0.04, redrawing),
-    "math in text": Source(0.08, 0.09, math_text),
-    "mapping in text": Source(0.08, 0.20, mapping_text),
-    "knowledge in text": Source(0.09, 0.09, knowledge_text),
+    "plain drawing": Source(0.16, plain_drawing),
+    "restated thoughts": Source(0.03, restated),
+    "thought following": Source(0.12, thought_following),
+    "math sentences without math": Source(0.06, formatted_math),
+    "rules without a lookup": Source(0.06, formatted_mapping),
+    "strangers": Source(0.02, formatted_knowledge),
+    "captioning": Source(0.07, captioning),
+    "counting": Source(0.10, counting),
+    "redrawing": Source(0.04, redrawing),
+    "math in text": Source(0.08, math_text),
+    "mapping in text": Source(0.17, mapping_text),
+    "knowledge in text": Source(0.09, knowledge_text),
 }
-_NAMES = tuple(MIXTURE)
+_NAMES, _SHARES = tuple(MIXTURE), tuple(source.share for source in MIXTURE.values())
 
 
-def draw_sample(kit: Kit, rng: random.Random, *, late: bool = False) -> Sample:
+def draw_sample(kit: Kit, rng: random.Random) -> Sample:
     """One sample of the mixture."""
-    shares = [source.late_share if late else source.share for source in MIXTURE.values()]
-    return MIXTURE[rng.choices(_NAMES, shares)[0]].draw(kit, rng)
+    return MIXTURE[rng.choices(_NAMES, _SHARES)[0]].draw(kit, rng)
 
 
 # ---- the word list -------------------------------------------------------------------------------------------------

@@ -38,16 +38,14 @@ class PretrainConfig:
 
     out: Path = Path("runs/pretrain")
     """Folder for checkpoints, log and the finished model. A folder with a checkpoint is resumed."""
-    steps: int = 2300
+    steps: int = 3000
     """Optimizer steps."""
-    late_from_step: int = 700
-    """Step from which the mixture's late shares hold."""
-    samples_per_step: int = 256
+    samples_per_step: int = 160
     """Fresh samples a step; the mixture decides what they are."""
     seed: int = 0
     """Drives initialisation and data."""
     width: int = 128
-    num_layers: int = 8
+    num_layers: int = 6
     num_heads: int = 4
     muon_lr: float = 0.02
     """Peak rate of the blocks' matrices."""
@@ -84,8 +82,7 @@ def learning_rate_factor(config: PretrainConfig, step: int) -> float:
 def samples_of_step(kit: Kit, config: PretrainConfig, step: int) -> list[Sample]:
     """The samples of one step: a function of (seed, step) alone."""
     rng = random.Random(f"pretrain/{config.seed}/{step}")
-    late = step >= config.late_from_step
-    return [draw_sample(kit, rng, late=late) for _ in range(config.samples_per_step)]
+    return [draw_sample(kit, rng) for _ in range(config.samples_per_step)]
 
 
 def batches(samples: Sequence[Sample], tokens_per_batch: int, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -251,7 +248,7 @@ def run(config: PretrainConfig) -> TinyModel:
         "config": _comparable(config),
         "parameters": sum(p.numel() for p in network.parameters()),
         "samples": config.steps * config.samples_per_step,
-        "mixture": {name: [source.share, source.late_share] for name, source in MIXTURE.items()},
+        "mixture": {name: source.share for name, source in MIXTURE.items()},
         "trained_on": TRAINED_ON,
     }
     model.save_pretrained(config.out / "model", card)

@@ -70,6 +70,9 @@ class Block(nn.Module):
         self.norm1 = nn.RMSNorm(width, eps=1e-6)
         self.norm2 = nn.RMSNorm(width, eps=1e-6)
         self.conv = nn.Parameter(torch.zeros(width, CONV_WIDTH))
+        # Normalised queries and keys cap the attention logits at sqrt(head width), 5.7 here: too flat to look up one
+        # rule among a hundred tokens. A learned gain per head lifts the cap.
+        self.gain = nn.Parameter(torch.full((config.num_heads, 1, 1), 2.0))
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.up = nn.Linear(width, hidden, bias=False)
@@ -84,7 +87,7 @@ class Block(nn.Module):
         head = width // self.num_heads
         x = x + self._convolve(x, cache)
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.num_heads, head).permute(2, 0, 3, 1, 4)
-        q = rotate(F.rms_norm(q, (head,), eps=1e-6), cos, sin)
+        q = rotate(F.rms_norm(q, (head,), eps=1e-6), cos, sin) * self.gain.to(q.dtype)
         k = rotate(F.rms_norm(k, (head,), eps=1e-6), cos, sin)
         if cache is None:
             # In float32: on a CPU the bfloat16 backward pass of this call is three times slower.
