@@ -10,7 +10,7 @@ item. Reasoning itself, worked and at once, is learned in text only.
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -21,7 +21,7 @@ from unigap.models.tiny.pictures import Codebook
 from unigap.models.tiny.tokenizer import Tokenizer, base_words, split_words
 from unigap.scenes import Draft, Fact, find_family, split_of
 from unigap.scenes.knowledge import CAST, SYLLABLES, CharacterFacts, characters, training_facts
-from unigap.scenes.mapping import DIGITS, LETTERS, MARKS
+from unigap.scenes.mapping import DIGITS, LETTERS, MARKS, QUERIES
 from unigap.scenes.render import Grid, Scene, all_portraits, parse_scene, place, render_array
 from unigap.scenes.vocabulary import (
     FLOWERS,
@@ -337,7 +337,20 @@ def math_text(kit: Kit, rng: random.Random) -> Sample:
 
 
 def mapping_text(kit: Kit, rng: random.Random) -> Sample:
-    return reasoning_text(kit, rng, train_draft(rng.choice(MAPPINGS), rng))
+    """Rules in text; two fifths in their plainest words, on which looking a rule up is learned first."""
+    fact = train_fact(rng.choice(MAPPINGS), rng)
+    draft = rng.choice(fact.drafts)
+    return reasoning_text(kit, rng, in_plain_rules(fact, draft, rng) if rng.random() < 0.4 else draft)
+
+
+def in_plain_rules(fact: Fact, draft: Draft, rng: random.Random) -> Draft:
+    """A mapping draft with every rule as "A means 7", in a new order."""
+    hops = [hop for half in fact.drafts for hop in half.thought.split("\n")[:-1]]
+    rng.shuffle(hops)
+    rules = " ".join(f"Rule {number}: {hop}." for number, hop in enumerate(hops, start=1))
+    queried = draft.thought.partition(" ")[0]
+    prompt, question = rng.choice(QUERIES)
+    return replace(draft, prompt=f"{rules} {prompt.format(queried)}", question=f"{rules} {question.format(queried)}")
 
 
 def knowledge_text(kit: Kit, rng: random.Random) -> Sample:

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unigap.environment import describe_environment
 from unigap.errors import TrainingError
 from unigap.items import DIRECTIONS
 from unigap.models.tiny import tokenizer as tok
@@ -38,7 +39,7 @@ class PretrainConfig:
 
     out: Path = Path("runs/pretrain")
     """Folder for checkpoints, log and the finished model. A folder with a checkpoint is resumed."""
-    steps: int = 3000
+    steps: int = 1700
     """Optimizer steps."""
     samples_per_step: int = 160
     """Fresh samples a step; the mixture decides what they are."""
@@ -52,7 +53,7 @@ class PretrainConfig:
     adamw_lr: float = 3e-3
     """Peak rate of embeddings, head, norms and convolutions."""
     warmup_steps: int = 40
-    decay_from: float = 0.4
+    decay_from: float = 0.5
     """Share of the run after which the rates fall linearly to zero."""
     max_grad_norm: float = 1.0
     tokens_per_batch: int = 3072
@@ -211,6 +212,11 @@ def _truncate_log(path: Path, start: int) -> None:
         path.write_text("".join(lines[:start]), encoding="utf-8")
 
 
+def _minutes(log: Path) -> float:
+    """Time that the logged steps took, over all sessions of the run."""
+    return sum(json.loads(line)["seconds"] for line in log.read_text(encoding="utf-8").splitlines()) / 60
+
+
 def run(config: PretrainConfig) -> TinyModel:
     """Train to the end, resuming if `config.out` holds a checkpoint, and write the model folder `out/model`."""
     torch.set_num_threads(config.threads)
@@ -250,6 +256,8 @@ def run(config: PretrainConfig) -> TinyModel:
         "samples": config.steps * config.samples_per_step,
         "mixture": {name: source.share for name, source in MIXTURE.items()},
         "trained_on": TRAINED_ON,
+        "minutes": round(_minutes(config.out / LOG), 1),
+        **describe_environment(),
     }
     model.save_pretrained(config.out / "model", card)
     return model

@@ -69,7 +69,9 @@ class Block(nn.Module):
         self.layer, self.num_heads = layer, config.num_heads
         self.norm1 = nn.RMSNorm(width, eps=1e-6)
         self.norm2 = nn.RMSNorm(width, eps=1e-6)
-        self.conv = nn.Parameter(torch.zeros(width, CONV_WIDTH))
+        # Not zero: with random taps a token knows its neighbours from the first step, and looking up a rule ("A means
+        # 7") is learned several times sooner.
+        self.conv = nn.Parameter(0.3 * torch.randn(width, CONV_WIDTH))
         # Normalised queries and keys cap the attention logits at sqrt(head width), 5.7 here: too flat to look up one
         # rule among a hundred tokens. A learned gain per head lifts the cap.
         self.gain = nn.Parameter(torch.full((config.num_heads, 1, 1), 2.0))
