@@ -251,7 +251,7 @@ class Math:
     def chance(self, items: Sequence[Item]) -> Chance:
         """The right object, always as many. Our results are uniform by construction; those of others are counted."""
         rate = 1 / self.largest_result
-        if any(not item.source.startswith("sandbox:") for item in items):
+        if any(not item.source.startswith("sandbox") for item in items):
             counts = Counter(item.answer.n for item in items if isinstance(item.answer, Count))
             rate = max(counts.values(), default=0) / len(items)
         return Chance(rate, "best constant count")

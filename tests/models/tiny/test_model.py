@@ -105,7 +105,7 @@ def test_a_plain_prompt_is_drawn(tiny: TinyModel):
 
 
 def test_foreign_phrasing_is_rewritten_and_the_output_says_so(tiny: TinyModel):
-    request = Request(content=("Kindly fabricate as many kittens as the outcome of 2 + 1.",))
+    request = Request(content=("Provide the same number of kittens as calculated by 2 + 1.",))
     (output,) = tiny.draw([request], sampling=SAMPLING, seeds=[0])
     assert output.outcome == "ok" and output.detail.startswith("rewritten: ")
 
