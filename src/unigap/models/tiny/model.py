@@ -34,7 +34,7 @@ class TinyModel:
     name = "tiny"
     abilities: frozenset[Ability] = frozenset({"answer", "draw", "edit", "think", "log_likelihood", "train"})
     pictures: Literal["sandbox", "photo"] = "sandbox"
-    batch_size = 256
+    batch_size = 64
     sampling = Sampling(max_think_tokens=96)
 
     def __init__(
