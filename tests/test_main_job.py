@@ -75,7 +75,10 @@ def test_the_gap_of_the_embedded_model_is_in_the_table_and_the_page(tmp_path: Pa
     families = json.loads((out / "summary.json").read_text())["families"]
     assert families["math1"]["understanding"]["think"]["rate"] > 0.8
     assert families["math1"]["generation"]["normal"]["rate"] < 0.7
-    assert families["math1"]["gap"]["normal"]["low"] > -1
+    for arm, gap in families["math1"]["gap"].items():
+        rates = [families["math1"][direction][arm]["rate"] for direction in ("understanding", "generation")]
+        assert gap["rate"] == pytest.approx(rates[0] - rates[1])
+        assert gap["low"] < gap["rate"] < gap["high"]
     assert families["plain"]["trained"] == "direct" and families["math1"]["trained"] == "parts"
     page = (out / "report.html").read_text()
     assert "data:image/png;base64," in page and "math1" in page

@@ -1,10 +1,10 @@
 """What the embedded model is pretrained on.
 
-The one rule: no reasoning or knowledge prompt is ever paired with its own picture. Drawing is learned from plain
+The one rule: no reasoning or knowledge prompt is ever followed by its own picture. Drawing is learned from plain
 captions; the sentence formats of the reasoning tasks are learned from prompts that need no reasoning or have no
 answer ("as many apples as 3"; a rule set asked about a symbol it never mentions, with a picture of any of its objects),
-so that a normal drawing is well formed and still a guess; following a thought is learned under the prompt of another
-item. Reasoning itself, worked and at once, is learned in text only.
+so that a normal drawing is well formed and still a guess; following a thought is learned under the prompt of an
+item drawn independently (`thought_and_prompt`). Reasoning itself, worked and at once, is learned in text only.
 """
 
 import random
@@ -192,11 +192,16 @@ def restated(kit: Kit, rng: random.Random) -> Sample:
 
 def thought_following(kit: Kit, rng: random.Random) -> Sample:
     """The picture of a thought's last line, under the prompt of another item (mostly of the same family)."""
-    draft = any_reasoning(rng)
-    prompt = any_reasoning(rng).prompt
+    draft, above = thought_and_prompt(rng)
+    return kit.sample(above.prompt, thought=draft.thought, draw=scene_of(draft.answer, rng))
+
+
+def thought_and_prompt(rng: random.Random) -> tuple[Draft, Draft]:
+    """An item for its thought and picture, and one drawn independently of it for the prompt above them."""
+    draft, above = any_reasoning(rng), any_reasoning(rng)
     if rng.random() < 0.75:
-        prompt = _another_of_its_kind(draft, rng).prompt
-    return kit.sample(prompt, thought=draft.thought, draw=scene_of(draft.answer, rng))
+        above = _another_of_its_kind(draft, rng)
+    return draft, above
 
 
 def _another_of_its_kind(draft: Draft, rng: random.Random) -> Draft:
