@@ -27,6 +27,7 @@ from unigap.train.pretrain import (
     samples_of_step,
     save_checkpoint,
     train_step,
+    weighted_loss,
 )
 
 SETTINGS = {
@@ -58,11 +59,24 @@ def test_samples_are_a_function_of_seed_and_step():
 def test_batches_hold_every_sample_once_within_the_token_budget():
     samples = samples_of_step(Kit.build(), replace(SMALL, samples_per_step=60), 0)
     rows = []
-    for ids_BT, weights_BT in batches(samples, 512, pad=0):
-        assert ids_BT.shape == weights_BT.shape
+    for ids_BT, alternatives_BTK, weights_BTK in batches(samples, 512, pad=0):
+        assert ids_BT.shape == alternatives_BTK.shape[:2] == weights_BTK.shape[:2]
         assert ids_BT.numel() <= 512 or len(ids_BT) == 1
         rows += [[index for index in row if index] for row in ids_BT.tolist()]
     assert sorted(rows) == sorted(sample.ids for sample in samples)
+
+
+def test_the_loss_weighs_every_alternative_of_a_token():
+    network = small_network()
+    with torch.no_grad():
+        network.head.weight.normal_()
+    ids_BT = torch.tensor([[1, 5, 6]])
+    logprobs_V = network(ids_BT)[0, 0].log_softmax(dim=-1)
+    alternatives_BTK, weights_BTK = torch.zeros(1, 3, 3, dtype=torch.long), torch.zeros(1, 3, 3)
+    # Token 1 may be id 5 (a quarter) or id 9 (three quarters); token 2 is given.
+    alternatives_BTK[0, 1, :2], weights_BTK[0, 1, :2] = torch.tensor([5, 9]), torch.tensor([0.25, 0.75])
+    loss = weighted_loss(network, ids_BT, alternatives_BTK, weights_BTK)
+    assert loss.item() == pytest.approx(-(0.25 * logprobs_V[5] + 0.75 * logprobs_V[9]).item(), rel=0.02)  # bfloat16
 
 
 def test_one_large_batch_and_many_small_ones_give_the_same_update():

@@ -48,7 +48,7 @@ class Expression:
             yield from left.steps()
         if right.operator is not None:
             yield from right.steps()
-        yield f"{_write(self.operator, '' if left is None else str(left.value), str(right.value))} = {self.value}"
+        yield single_operation(self.value, self.operator, 0 if left is None else left.value, right.value)
 
     def with_all_parentheses(self) -> str:
         """In symbols, every operation that is an operand in parentheses, needed or not; roots and powers have none."""
@@ -94,6 +94,11 @@ def _write(operator: Operator, left: str, right: str) -> str:
             return f"{left} {operator} {right}"
 
 
+def single_operation(value: int, operator: Operator, left: int, right: int) -> str:
+    """ "9 - 5 = 4", as a thought writes it; √ has no left."""
+    return f"{_write(operator, str(left), str(right))} = {value}"
+
+
 def _operation(value: int, operator: Operator, left: Expression, right: Expression) -> Expression:
     """`left operator right`; √ ignores `left`."""
     rank = _RANK[operator]
@@ -131,6 +136,10 @@ def _inverses() -> Iterator[tuple[int, Operator, int, int]]:
                 yield base**power, "^", base, power
 
 
+OPERATIONS: Final = tuple(_inverses())
+"""Every operation of the world, as (value, operator, left, right); √ has left 0."""
+
+
 def _rows(operators: str) -> list[list[tuple[Operator, list[tuple[int, int]]]]]:
     """value -> [(operator, operand pairs that give the value)] of these operators.
 
@@ -138,7 +147,7 @@ def _rows(operators: str) -> list[list[tuple[Operator, list[tuple[int, int]]]]]:
     number of pairs, modulo would be most of it. Roots, of which a value has one, come twice.
     """
     table: list[dict[Operator, list[tuple[int, int]]]] = [{} for _ in range(LARGEST_VALUE + 1)]
-    for value, operator, left, right in _inverses():
+    for value, operator, left, right in OPERATIONS:
         if operator in operators:
             table[value].setdefault(operator, []).append((left, right))
     return [

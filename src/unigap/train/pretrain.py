@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,7 +27,7 @@ from unigap.models.tiny import tokenizer as tok
 from unigap.models.tiny.model import CARD_FILE, TinyModel
 from unigap.models.tiny.network import Network, NetworkConfig
 from unigap.progress import show_progress
-from unigap.train.mixture import MIXTURE, TRAINED_ON, Kit, Sample, draw_sample
+from unigap.train.mixture import MAX_ALTERNATIVES, MIXTURE, TRAINED_ON, Kit, Sample, draw_sample
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 
@@ -39,7 +38,7 @@ class PretrainConfig:
 
     out: Path = Path("runs/pretrain")
     """Folder for checkpoints, log and the finished model. A folder with a checkpoint is resumed."""
-    steps: int = 1700
+    steps: int = 5000
     """Optimizer steps."""
     samples_per_step: int = 160
     """Fresh samples a step; the mixture decides what they are."""
@@ -86,8 +85,15 @@ def samples_of_step(kit: Kit, config: PretrainConfig, step: int) -> list[Sample]
     return [draw_sample(kit, rng) for _ in range(config.samples_per_step)]
 
 
-def batches(samples: Sequence[Sample], tokens_per_batch: int, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples of like length together: ids (B, T) and target weights (B, T), where column t weighs token t."""
+_NOTHING = ((0, 0.0),) * MAX_ALTERNATIVES
+
+
+def batches(samples: Sequence[Sample], tokens_per_batch: int, pad: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Samples of like length together.
+
+    Yields:
+        Ids (B, T), and of the K alternatives of each token their ids (B, T, K) and loss weights (B, T, K).
+    """
     ordered = sorted(samples, key=lambda sample: len(sample.ids))
     start = 0
     while start < len(ordered):
@@ -96,20 +102,26 @@ def batches(samples: Sequence[Sample], tokens_per_batch: int, pad: int) -> Itera
             end += 1
         rows = ordered[start:end]
         longest = len(rows[-1].ids)
-        ids = [[*row.ids, *[pad] * (longest - len(row.ids))] for row in rows]
-        weights = [[*row.weights, *[0.0] * (longest - len(row.ids))] for row in rows]
-        yield torch.tensor(ids), torch.tensor(weights)
+        ids_BT = torch.full((len(rows), longest), pad)
+        alternatives_BTK = torch.zeros((len(rows), longest, MAX_ALTERNATIVES), dtype=torch.long)
+        weights_BTK = torch.zeros((len(rows), longest, MAX_ALTERNATIVES))
+        for row, sample in enumerate(rows):
+            ids_BT[row, : len(sample.ids)] = torch.tensor(sample.ids)
+            padded = [(*target, *_NOTHING[len(target) :]) for target in sample.targets]
+            both_TK2 = torch.tensor(padded, dtype=torch.float64)
+            alternatives_BTK[row, : len(padded)] = both_TK2[..., 0].long()
+            weights_BTK[row, : len(padded)] = both_TK2[..., 1].float()
+        yield ids_BT, alternatives_BTK, weights_BTK
         start = end
 
 
-def weighted_loss(network: Network, ids_BT: Tensor, weights_BT: Tensor) -> Tensor:
-    """Sum over target tokens of weight x cross-entropy, in nats."""
+def weighted_loss(network: Network, ids_BT: Tensor, alternatives_BTK: Tensor, weights_BTK: Tensor) -> Tensor:
+    """Sum over tokens and their alternatives of weight x -log probability, in nats."""
+    learned_BT = weights_BTK[:, 1:].any(dim=-1)
     with torch.autocast(ids_BT.device.type, dtype=torch.bfloat16):
-        hidden = network.hidden(ids_BT[:, :-1])
-        targets = weights_BT[:, 1:] > 0
-        logits_NV = network.head(hidden[targets])
-    losses_N = F.cross_entropy(logits_NV.float(), ids_BT[:, 1:][targets], reduction="none")
-    return (losses_N * weights_BT[:, 1:][targets]).sum()
+        logits_NV = network.head(network.hidden(ids_BT[:, :-1])[learned_BT])
+    logprobs_NK = logits_NV.float().log_softmax(dim=-1).gather(1, alternatives_BTK[:, 1:][learned_BT])
+    return -(logprobs_NK * weights_BTK[:, 1:][learned_BT]).sum()
 
 
 class Optimizers:
@@ -192,10 +204,10 @@ def _comparable(config: PretrainConfig) -> dict[str, object]:
 
 def train_step(network: Network, optimizers: Optimizers, samples: Sequence[Sample], config: PretrainConfig, step: int):
     """One optimizer step; returns the mean loss per target token (nats, weighted) and the gradient norm."""
-    total_weight = sum(sum(sample.weights) for sample in samples)
+    total_weight = sum(weight for sample in samples for target in sample.targets for _, weight in target)
     total_loss = 0.0
-    for ids_BT, weights_BT in batches(samples, config.tokens_per_batch, pad=0):
-        loss = weighted_loss(network, ids_BT, weights_BT) / total_weight
+    for batch in batches(samples, config.tokens_per_batch, pad=0):
+        loss = weighted_loss(network, *batch) / total_weight
         loss.backward()
         total_loss += loss.item()
     grad_norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm).item()
