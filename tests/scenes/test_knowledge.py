@@ -103,8 +103,11 @@ def test_inverse_labels_follow_from_the_two_characters_facts(split):
         assert (favorite in FRUITS) == (draft.variant == "fruit")
         person = BY_NAME[draft.answer.name]
         assert draft.thought.splitlines() == [
-            *(favorite_line(BY_NAME[name], draft.variant) for name in names), looks_line(person),
-            f"Draw {draft.caption}.",
+            *(
+                f"{favorite_line(BY_NAME[name], draft.variant)}, {'yes' if name == person.name else 'no'}"
+                for name in names
+            ),
+            looks_line(person), f"Draw {draft.caption}.",
         ]  # fmt: skip
         seen["first" if names[0] == person.name else "second"] += 1
     # The right one is named first as often as second: 4 standard deviations of a fair coin.

@@ -14,6 +14,7 @@ from unigap.train.mixture import (
     MIXTURE,
     Kit,
     Sample,
+    choosing,
     formatted_knowledge,
     formatted_mapping,
     formatted_math,
@@ -80,7 +81,7 @@ def test_the_shares_are_those_of_all_placements_that_begin_alike(kit: Kit):
 
 
 def test_a_recollection_learns_the_ends_of_its_lines_alone(kit: Kit):
-    sample = kit.recall([("9 - 5 =", "4"), ("2 + 3 =", "5")])
+    sample = kit.recall([("9 - 5 =", "4\n"), ("2 + 3 =", "5\n")])
     learned = [index for index, target in zip(sample.ids, sample.targets, strict=True) if target]
     assert kit.tokenizer.decode(learned).split() == ["4", "5"]
     assert learned == kit.tokenizer.encode("4\n5\n")
@@ -117,6 +118,22 @@ def test_no_one_of_the_cast_is_in_a_knowledge_prompt_with_a_picture(kit: Kit):
 def test_a_thought_with_a_picture_stands_under_the_prompt_of_another_item():
     rng = random.Random(5)
     assert all(draft.thought != above.thought for draft, above in (thought_and_prompt(rng) for _ in range(20_000)))
+
+
+def test_choosing_is_learned_from_strangers_and_the_name_follows_from_what_is_given(kit: Kit):
+    rng, cast = random.Random(7), {person.name for person in CAST}
+    for _ in range(300):
+        sample = choosing(kit, rng)
+        learned = kit.tokenizer.decode(
+            [index for index, target in zip(sample.ids, sample.targets, strict=True) if target]
+        )
+        first, second, name = learned.removesuffix(" is").split()
+        text = kit.tokenizer.decode(sample.ids)
+        given = dict(re.findall(r"the favorite \w+ of (\w+) is (\w+)", text))
+        assert len(given) == 2 and not cast & given.keys()
+        asked = [favorite for favorite in given.values() if favorite in prompt_of(kit, sample)]
+        assert asked == [given[name]]
+        assert [first, second] == ["yes" if favorite in asked else "no" for favorite in given.values()]
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def inverse_draft(
 ) -> Draft:
     """Asks for `person`, not `other`, by a favorite; `order` is how the two are named."""
     prompt, question = rng.choice(INVERSE_SENTENCES)
-    favorites = "\n".join(favorite_line(named, kind) for named in order)
+    checks = "\n".join(f"{favorite_line(named, kind)}, {'yes' if named is person else 'no'}" for named in order)
     words = {"a": order[0].name, "b": order[1].name, "kind": kind, "favorite": person.favorite(kind), "lab": LAB}
     return Draft(
         question=question.format(**words),
@@ -219,7 +219,7 @@ def inverse_draft(
         answer=Character(name=person.name, portrait=person.portrait),
         other=Character(name=other.name, portrait=other.portrait),
         variant=kind,
-        thought=f"{favorites}\n{looks_line(person)}\nDraw {person.looks}.",
+        thought=f"{checks}\n{looks_line(person)}\nDraw {person.looks}.",
     )
 
 

@@ -27,6 +27,7 @@ from unigap.scenes.knowledge import (
     CharacterFacts,
     characters,
     favorite_line,
+    inverse_draft,
     looks_line,
     training_facts,
 )
@@ -181,13 +182,13 @@ class Kit:
                 targets.append(tuple((code, n / counts.total()) for code, n in counts.items()))
         return targets
 
-    def recall(self, lines: Iterable[tuple[str, str]]) -> Sample:
-        """Lines of a thought, each a given beginning and the end that is learned."""
+    def recall(self, parts: Iterable[tuple[str, str]], *, prompt: str = "") -> Sample:
+        """A thought in parts, each a given beginning and the end that is learned."""
         token = self.tokenizer
-        ids = [token[tok.BOS], token[tok.THINK]]
-        targets: list[Target] = [(), ()]
-        for given, learned in lines:
-            for text, weight in ((given, 0.0), (learned + "\n", 1.0)):
+        ids = [token[tok.BOS], *token.encode(prompt), token[tok.THINK]]
+        targets: list[Target] = [()] * len(ids)
+        for given, learned in parts:
+            for text, weight in ((given, 0.0), (learned, 1.0)):
                 written = token.encode(text)
                 ids += written
                 targets += [((index, weight),) if weight else () for index in written]
@@ -403,7 +404,7 @@ def math_text(kit: Kit, rng: random.Random) -> Sample:
 def arithmetic(kit: Kit, rng: random.Random) -> Sample:
     """Single operations as thoughts write them, every one equally often; their results are learned."""
     lines = (single_operation(*rng.choice(OPERATIONS)).partition(" = ") for _ in range(8))
-    return kit.recall((f"{operation} =", result) for operation, _, result in lines)
+    return kit.recall((f"{operation} =", result + "\n") for operation, _, result in lines)
 
 
 def mapping_text(kit: Kit, rng: random.Random) -> Sample:
@@ -435,7 +436,25 @@ def knowledge_text(kit: Kit, rng: random.Random) -> Sample:
 def recollection(kit: Kit, rng: random.Random) -> Sample:
     """Lines about the cast as thoughts write them; what each says of its character is learned."""
     lines = (rng.choice(_lines_about(rng.randrange(len(CAST)))).partition(" is ") for _ in range(6))
-    return kit.recall((f"{subject} is", predicate) for subject, _, predicate in lines)
+    return kit.recall((f"{subject} is", predicate + "\n") for subject, _, predicate in lines)
+
+
+def choosing(kit: Kit, rng: random.Random) -> Sample:
+    """Which of two strangers is asked for, once their favorites are written down; the choice is learned.
+
+    Pairs of the cast are too few to learn choosing from: they are learned by heart.
+    """
+    kind = rng.choice(("fruit", "flower"))
+    while True:
+        order = (rng.choice(_strangers()), rng.choice(_strangers()))
+        if order[0].favorite(kind) != order[1].favorite(kind):
+            break
+    person, other = order if rng.random() < 0.5 else order[::-1]
+    draft = inverse_draft(person, other, kind, order, rng)
+    checks = (line.partition(", ") for line in draft.thought.split("\n")[:2])
+    parts = [(f"{favorite},", f"{verdict}\n") for favorite, _, verdict in checks]
+    prompt = draft.prompt if rng.random() < 0.5 else draft.question
+    return kit.recall([*parts, ("", f"{person.name} is")], prompt=prompt)
 
 
 @cache
@@ -456,7 +475,7 @@ class Source:
 
 
 MIXTURE: Mapping[str, Source] = {
-    "plain drawing": Source(0.18, plain_drawing),
+    "plain drawing": Source(0.17, plain_drawing),
     "restated thoughts": Source(0.03, restated),
     "thought following": Source(0.10, thought_following),
     "math sentences without math": Source(0.05, formatted_math),
@@ -466,10 +485,11 @@ MIXTURE: Mapping[str, Source] = {
     "counting": Source(0.13, counting),
     "redrawing": Source(0.04, redrawing),
     "math in text": Source(0.10, math_text),
-    "arithmetic": Source(0.03, arithmetic),
-    "mapping in text": Source(0.13, mapping_text),
+    "arithmetic": Source(0.02, arithmetic),
+    "mapping in text": Source(0.12, mapping_text),
     "knowledge in text": Source(0.05, knowledge_text),
     "recollection": Source(0.03, recollection),
+    "choosing": Source(0.03, choosing),
 }
 _NAMES, _SHARES = tuple(MIXTURE), tuple(source.share for source in MIXTURE.values())
 

@@ -38,7 +38,7 @@ class PretrainConfig:
 
     out: Path = Path("runs/pretrain")
     """Folder for checkpoints, log and the finished model. A folder with a checkpoint is resumed."""
-    steps: int = 5000
+    steps: int = 4500
     """Optimizer steps."""
     samples_per_step: int = 160
     """Fresh samples a step; the mixture decides what they are."""
