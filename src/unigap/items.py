@@ -206,6 +206,7 @@ SUITES: dict[str, Suite] = {
                 "counting",
             ),
         ),
+        Suite("bidirectional", ("editing", "amounts", "multihop", "choice")),
     )
 }
 

@@ -9,7 +9,8 @@
 
 Error codes: `blank`, `unreadable`, `wrong_object`, `wrong_count`, `extra_object`, `wrong_split` (right objects and
 total), `wrong_attribute`, `pair_other` (exactly the tempting wrong answer), `conflicting` (a text with two finals). How
-a text's final answer is found is defined in `unigap.judges.text_answers`.
+a text's final answer is found is defined in `unigap.judges.text_answers`. Where the question ends in options, a letter
+says the content of its option (`unigap.judges.options`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from PIL.Image import Image
 
 from unigap.errors import CannotJudgeError
 from unigap.items import Answer, Character, Count, Counts, FreeText, Item, Object, Portrait
+from unigap.judges.options import read_options, spell_options
 from unigap.judges.text_answers import (
     TextReading,
     read_count,
@@ -63,7 +65,7 @@ class ExactJudge:
         Raises:
             CannotJudgeError: The item's answer is free text.
         """
-        reading = _read_text(item, text)
+        reading = _read_text(item, spell_options(text, read_options(item.question)))
         problem = (reading.problem, reading.why) if reading.problem else _text_problem(item.answer, reading)
         if problem and not reading.problem and item.other and not _text_problem(item.other, reading):
             problem = ("pair_other", f"{problem[1]}, the other answer")

@@ -9,13 +9,14 @@ import hashlib
 import importlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Literal, Protocol, runtime_checkable
 
 from unigap.errors import UnknownNameError
-from unigap.items import SUITE_VERSION, Answer, Item
+from unigap.items import SUITE_VERSION, Answer, Count, Counts, Item
 
 Split = Literal["train", "test"]
 
@@ -30,8 +31,20 @@ FAMILIES: dict[str, str] = {
     "inverse": "unigap.scenes.knowledge:INVERSE",
     "plain": "unigap.scenes.plain:PLAIN",
     "counting": "unigap.scenes.counting:COUNTING",
+    "editing": "unigap.scenes.editing:EDITING",
+    "amounts": "unigap.scenes.amounts:AMOUNTS",
+    "multihop": "unigap.scenes.multihop:MULTIHOP",
+    "choice": "unigap.scenes.choice:CHOICE",
 }
 """Family name -> "module:object", imported on use. "their.module:OBJECT" works as a name too."""
+
+CATEGORY_OF: Mapping[str, str] = {
+    "editing": "Instruction Following",
+    "amounts": "Numerical Perception",
+    "multihop": "World Knowledge",
+    "choice": "Reasoning",
+}
+"""Family of the suite "bidirectional" -> the category of GapEval (arXiv 2602.02140) that it belongs to."""
 
 MAX_REPEATS = 10_000
 """Samples in a row that were all repeats or of the other split, before a family counts as used up."""
@@ -198,3 +211,38 @@ def best_constant_answer(items: Sequence[Item]) -> float:
     """Rate of the one answer that is right most often: what a respondent scores that always says the same."""
     answers = Counter(repr(item.answer) for item in items)
     return max(answers.values()) / len(items) if items else float("nan")
+
+
+Guess = Callable[[Draft | Item], tuple[Hashable, Hashable]]
+"""What one knows who sees the sentence alone, and what is left to guess."""
+
+
+def numbers_of(asked: Draft | Item) -> tuple[Hashable, Hashable]:
+    """The sentence tells the variant and the objects of the answer; their numbers are left to guess."""
+    match asked.answer:
+        case Count(n=n):
+            numbers = (n,)
+        case Counts(counts=counts):
+            numbers = tuple(counts.values())
+        case _:
+            raise ValueError(f"an answer of kind {asked.answer.kind!r} has no numbers")
+    return (asked.variant, len(numbers)), numbers
+
+
+def constant_rate(family: Family, items: Sequence[Item], guess: Guess) -> float:
+    """What one scores who always guesses what is right most often among all that looks the same.
+
+    The constant and its rate are the family's, not these items': the best constant of a few items flatters guessing.
+    """
+    rates = _constant_rates(family, guess)
+    return sum(rates.get(guess(item)[0], 0.0) for item in items) / len(items) if items else float("nan")
+
+
+@cache
+def _constant_rates(family: Family, guess: Guess) -> dict[Hashable, float]:
+    seen: dict[Hashable, Counter[Hashable]] = {}
+    for fact in islice(facts(family, seed=0), 2000):
+        for draft in fact.drafts:
+            known, guessed = guess(draft)
+            seen.setdefault(known, Counter())[guessed] += 1
+    return {known: max(guesses.values()) / guesses.total() for known, guesses in seen.items()}

@@ -183,7 +183,7 @@ class Inverse:
 
     def sample(self, rng: random.Random) -> Fact:
         kind = rng.choice(("fruit", "flower"))
-        half = _cast_half(rng.choice(("train", "test")))
+        half = cast_half(rng.choice(("train", "test")))
         while True:
             first, second = rng.sample(half, 2)
             if first.favorite(kind) != second.favorite(kind) and first.portrait != second.portrait:
@@ -197,7 +197,8 @@ class Inverse:
 
 
 @cache
-def _cast_half(half: Split) -> tuple[CharacterFacts, ...]:
+def cast_half(half: Split) -> tuple[CharacterFacts, ...]:
+    """The characters whom `forward` asks about in a split."""
     return tuple(person for person in CAST if split_of("forward", person.name, Forward.test_share) == half)
 
 

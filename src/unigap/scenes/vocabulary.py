@@ -54,9 +54,9 @@ def with_article(name: str) -> str:
 
 
 def list_counts(counts: dict[str, int]) -> str:
-    """ "2 cups and 1 apple", in the order of OBJECTS: one set of objects has one caption."""
-    ordered = sorted(counts, key=OBJECTS.index)
-    return " and ".join(counted(name, counts[name]) for name in ordered)
+    """ "1 apple and 2 cups", "1 apple, 2 cups and 3 pens", in the order of OBJECTS: one set has one caption."""
+    *first, last = (counted(name, counts[name]) for name in sorted(counts, key=OBJECTS.index))
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 _SINGULAR = {name: name for name in OBJECTS} | {plural(name): name for name in OBJECTS} | ALIASES

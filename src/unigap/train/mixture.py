@@ -50,6 +50,7 @@ TRAINED_ON = {
     "mapping1": "parts", "mapping2": "parts", "mapping3": "parts",
     "forward": "parts", "inverse": "parts",
     "plain": "direct", "counting": "direct",
+    "editing": "never", "amounts": "never", "multihop": "never", "choice": "never",
 }  # fmt: skip
 """What each family's drawing saw: "direct" (its prompts with their pictures), "parts" (the objects and the sentence
 formats, never a prompt with its answer), "never"."""

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from unigap.items import SUITES
 from unigap.models.tiny.pictures import TOKENS_PER_PICTURE, from_patches, to_patches
 from unigap.models.tiny.tokenizer import Tokenizer, base_words
-from unigap.scenes import FAMILIES, find_family
+from unigap.scenes import find_family
 from unigap.scenes.read import read_picture
 from unigap.scenes.render import Grid, all_portraits, render
 from unigap.scenes.vocabulary import NUM_CELLS, OBJECTS
@@ -22,7 +23,7 @@ def kit() -> Kit:
     return Kit.build()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SUITES["sandbox"].families)
 def test_no_sentence_of_a_family_has_an_unread_word_and_all_decode_to_the_same_tokens(kit: Kit, family: str):
     rng = random.Random(f"fresh {family}")
     for _ in range(300):
