@@ -5,6 +5,7 @@
     |- UnknownNameError      a family, suite, arm, model or judge that no table knows (also a KeyError)
     |- CannotJudgeError      a judge refuses, before a run, items or pictures it cannot read
     |- CannotAskError        a model lacks what every requested item needs
+    |- NotComparableError    numbers that are asked for together lack what they have to share
     |- WeightsError          weights are missing, or are not the file their card describes
     |- RunFolderError        a run folder cannot be written or read
     |  `- IdentityError      the folder holds a run of another identity
@@ -41,6 +42,10 @@ class CannotJudgeError(UnigapError):
 
 class CannotAskError(UnigapError):
     """The model declares none of the abilities that the requested items need."""
+
+
+class NotComparableError(UnigapError):
+    """Directions, models or runs do not share the items that a comparison needs; the message says how many."""
 
 
 class WeightsError(UnigapError):

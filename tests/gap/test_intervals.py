@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
-from unigap.gap.intervals import MIN_CLUSTERS, difference_interval, rate_interval
+from unigap.gap.intervals import MIN_CLUSTERS, difference_interval, difference_limits, rate_interval
 
 
 def zeros_and_ones(ones: int, n: int) -> list[float]:
@@ -26,18 +26,58 @@ def test_wilson_gives_newcombes_published_limits(ones: int, n: int, low: float, 
     assert interval.method == "independent units" and interval.design_effect == 1.0
 
 
-def test_paired_difference_is_newcombes_method_10() -> None:
-    # Both right 20, only first 12, only second 2, both wrong 16: p1 = 32/50, p2 = 22/50, d = .2.
-    # Wilson: (.50141, .75859) and (.31154, .57695). ad - bc = 320 - 24 = 296 > n/2, so 296 - 25 = 271;
-    # phi = 271 / sqrt(32 * 18 * 22 * 28) = 271 / 595.66 = .45496.
-    # low  = .2 - sqrt(.13859^2 - 2 * .45496 * .13859 * .13695 + .13695^2) = .2 - .14386
-    # high = .2 + sqrt(.11859^2 - 2 * .45496 * .11859 * .12846 + .12846^2) = .2 + .12926
-    first = [1] * 20 + [1] * 12 + [0] * 2 + [0] * 16
-    second = [1] * 20 + [0] * 12 + [1] * 2 + [0] * 16
-    interval = difference_interval(first, second, range(50))
-    assert interval.rate == pytest.approx(0.2)
-    assert interval.low == pytest.approx(0.0562, abs=2e-4)
-    assert interval.high == pytest.approx(0.3293, abs=2e-4)
+def null_spread(ahead: float, behind: float, delta: float) -> float:
+    """Standard deviation of a difference whose mean is delta, from a search for the likeliest shares."""
+
+    def minus_log_likelihood(q: float) -> float:
+        rest = 1 - 2 * q - delta
+        cells = ((ahead, q + delta), (behind, q), (1 - ahead - behind, rest))
+        return -sum(share * math.log(max(value, 1e-300)) for share, value in cells if share)
+
+    found = optimize.minimize_scalar(
+        minus_log_likelihood, bounds=(max(0, -delta), (1 - delta) / 2), method="bounded", options={"xatol": 1e-12}
+    )
+    return math.sqrt(2 * found.x + delta - delta**2)
+
+
+@pytest.mark.parametrize(("ahead", "behind", "n"), [(12, 2, 50), (3, 3, 40), (0, 4, 25), (30, 0, 31)])
+def test_paired_difference_inverts_tangos_score_test(ahead: int, behind: int, n: int) -> None:
+    # At either limit |d - delta| = z s(delta) sqrt(n / (n - 1)) / sqrt(n), s by an independent search.
+    first = [1] * ahead + [0] * (n - ahead)
+    second = [0] * ahead + [1] * behind + [0] * (n - ahead - behind)
+    interval = difference_interval(first, second, range(n))
+    d = (ahead - behind) / n
+    assert interval.rate == pytest.approx(d)
+    for limit in (interval.low, interval.high):
+        spread = null_spread(ahead / n, behind / n, limit)
+        assert abs(d - limit) == pytest.approx(1.959964 * spread / math.sqrt(n - 1), abs=1e-5)
+
+
+def test_without_disagreement_the_limits_have_a_closed_form() -> None:
+    # b = c = 0: q = 0 for delta >= 0, so n delta^2 = z^2 (delta - delta^2), delta = z^2 / (n + z^2). All 25 agree,
+    # and a variance of 0 says nothing of n / (n - 1): delta = 3.8415 / 28.8415 = .13319.
+    interval = difference_interval([1.0] * 25, [1.0] * 25, range(25))
+    assert (interval.low, interval.high) == pytest.approx((-0.13319, 0.13319), abs=1e-5)
+
+
+def exact_coverage(n: int, p10: float, p01: float) -> float:
+    """Chance that the interval of n independent pairs holds p10 - p01: all outcomes, each with its probability."""
+    ahead, behind = (grid.ravel() for grid in np.meshgrid(np.arange(n + 1), np.arange(n + 1)))
+    ahead, behind = ahead[ahead + behind <= n], behind[ahead + behind <= n]
+    ones = np.ones((len(ahead), n))
+    # One unit a cluster; which units disagree does not matter.
+    ahead_BG, behind_BG = np.arange(n) < ahead[:, None], np.arange(n) >= n - behind[:, None]
+    limits = difference_limits(np.stack([ones, ahead_BG, behind_BG], axis=1), "independent units")
+    chance = stats.multinomial.pmf(np.stack([ahead, behind, n - ahead - behind], axis=1), n, [p10, p01, 1 - p10 - p01])
+    holds = (limits.low <= p10 - p01 + 1e-9) & (p10 - p01 - 1e-9 <= limits.high)
+    return float(chance[holds].sum())
+
+
+def test_exact_coverage_of_a_paired_difference_stays_near_95_percent() -> None:
+    # Rates (.5, .2) and (.2, .1), independent or correlated within pairs by .5, and equal rates.
+    for p, q, correlation in ((0.5, 0.2, 0.0), (0.5, 0.2, 0.5), (0.2, 0.1, 0.0), (0.3, 0.3, 0.5)):
+        p11 = p * q + correlation * math.sqrt(p * (1 - p) * q * (1 - q))
+        assert 0.93 <= exact_coverage(30, p - p11, q - p11) <= 0.985, (p, q, correlation)
 
 
 def test_cluster_adjusted_rate_worked_by_hand() -> None:
@@ -165,13 +205,41 @@ def test_one_cluster_says_nothing_about_others() -> None:
     assert (interval.low, interval.high) == (0.0, 1.0)
 
 
+def test_order_of_units_and_names_of_clusters_do_not_matter() -> None:
+    rng = np.random.default_rng(3)
+    first, second = (rng.random((2, 90)) < 0.6).astype(float)
+    clusters = rng.integers(0, 30, 90)
+    order = rng.permutation(90)
+    interval = difference_interval(first, second, clusters.tolist())
+    assert interval.method == "cluster bootstrap"
+    again = difference_interval(first[order], second[order], [f"c{index}" for index in clusters[order]])
+    assert (again.low, again.high) == pytest.approx((interval.low, interval.high), abs=1e-12)
+
+
+def test_few_clusters_carry_a_mark_and_students_t() -> None:
+    # 10 units, 4 ahead, 1 behind: deff = 10/9, and t(9) = 2.2622 in place of 1.96.
+    first, second = [1] * 4 + [0] * 6, [0] * 4 + [1] + [0] * 5
+    interval = difference_interval(first, second, range(10))
+    assert interval.method == "few clusters" and "few clusters: 10" in str(interval)
+    assert interval.critical == pytest.approx(2.2622, abs=1e-4)
+    assert interval.design_effect == pytest.approx(10 / 9)
+
+
+def test_scores_that_average_samples_may_be_narrower_only_when_told() -> None:
+    # Unit scores 1/2 against 1/2 or 1/4: the differences 0 and 1/4 vary far less than 0 and 1 would.
+    first, second = [0.5] * 60, [0.5, 0.25] * 30
+    alone = difference_interval(first, second, range(60))
+    told = difference_interval(first, second, range(60), num_samples=4)
+    assert told.high - told.low < 0.6 * (alone.high - alone.low)
+
+
 def test_no_units_is_not_a_number() -> None:
     assert math.isnan(rate_interval([], []).rate)
     assert math.isnan(difference_interval([], [], []).rate)
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"2\] scores for 1 clusters"):
+    with pytest.raises(ValueError, match="2 scores for 1 clusters"):
         rate_interval([1.0, 0.0], ["a"])
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         rate_interval([1.5], ["a"])
