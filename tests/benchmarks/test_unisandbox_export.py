@@ -5,23 +5,22 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from unigap.benchmarks.unisandbox import inside, read_unisandbox
-from unigap.benchmarks.unisandbox_export import (
+from unigap.benchmarks.unisandbox_export import Exported, export_run
+from unigap.benchmarks.unisandbox_lines import answer_text, export_unisandbox, picture_names, read_ids
+from unigap.benchmarks.unisandbox_results import (
     COLUMNS,
     LOG,
     RESULTS,
-    answer_text,
-    export_run,
-    export_unisandbox,
-    picture_names,
-    read_ids,
     read_results,
     read_verdicts,
     write_results,
 )
-from unigap.errors import ItemFileError
+from unigap.errors import ItemFileError, RunFolderError
 from unigap.items import Count, Counts, FreeText, Item, Portrait
 from unigap.records import JudgeRef, Key, ModelRef, Record, Ruling, RunFolder, RunIdentity, Verdict
 from unigap.scenes import make_items
@@ -211,47 +210,110 @@ def test_results_about_unknown_pictures_are_refused(tmp_path: Path):
         read_verdicts(tmp_path / "math_1" / RESULTS, {}, JUDGE, arm="normal")
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60).filter(lambda why: not why.startswith("Error:")))
+def test_any_reason_survives_the_csv(tmp_path_factory: pytest.TempPathFactory, why: str):
+    items = sandbox("math1", num_units=2)
+    where = tmp_path_factory.mktemp("r") / "math_1"
+    write_results(where, items, {items[0].id: Ruling.incorrect("wrong_count", why), items[1].id: Ruling.correct(why)})
+    rows = read_results(where / RESULTS)
+    assert [(row.result, row.analysis) for row in rows] == [("NO", why), ("YES", why)]
+
+
+@pytest.mark.parametrize("text", ["\x00", ",".join(COLUMNS["math"]) + "\n" + "x" * 200_000])
+def test_a_csv_that_cannot_be_parsed_is_refused(tmp_path: Path, text: str):
+    (tmp_path / RESULTS).write_text(text, encoding="utf-8")
+    with pytest.raises(ItemFileError, match=RESULTS):
+        read_results(tmp_path / RESULTS)
+    (tmp_path / RESULTS).write_bytes(b"\xff\xfe")
+    with pytest.raises(ItemFileError, match="is not a csv file in UTF-8"):
+        read_results(tmp_path / RESULTS)
+
+
+def test_the_caption_that_the_judge_made_stands_in_its_column(tmp_path: Path):
+    items = sandbox("forward", num_units=3)
+    readings = ({"caption": "Fruit: fig"}, {"kind": "noise"}, None)
+    rulings = {item.id: Ruling.correct("fine", reading=reading) for item, reading in zip(items, readings, strict=True)}
+    write_results(tmp_path / "forward", items, rulings)
+    captions = [row.caption for row in read_results(tmp_path / "forward" / RESULTS)]
+    assert captions == ["Fruit: fig", '{"kind": "noise"}', ""]
+
+
 # ---- a run -----------------------------------------------------------------------------------------------------------
+
+MODEL = ModelRef(name="m", sha256="0")
+
+
+def make_run(path: Path, items: list[Item], pictures: dict[Key, Image.Image]) -> RunFolder:
+    """A run whose pictures were all judged right."""
+    run = RunFolder.start(path, RunIdentity(model=MODEL, sampling={}, think_prompt_sha256="0", seed=0), config={})
+    run.add_items(items)
+    records = [Record(**key._asdict(), seed=0, model=MODEL, sampling={}, outcome="ok", usage={}) for key in pictures]
+    with run.record_writer() as writer:
+        writer.write(records, list(pictures.values()), [key.item_id.split("/")[0] for key in pictures])
+    with run.verdict_log(JUDGE.name) as log:
+        log.append(Verdict.of(key, Ruling.correct(), JUDGE).to_json() for key in pictures)
+    return run
 
 
 def test_a_run_is_written_in_unisandbox_s_layout(tmp_path: Path):
     items = sandbox("math1", "mapping1", "plain", num_units=2)
-    run = RunFolder.start(
-        tmp_path / "run",
-        RunIdentity(model=ModelRef(name="m", sha256="0"), sampling={}, think_prompt_sha256="0", seed=0),
-        config={},
-    )
-    run.add_items(items)
     keys = [Key(item.id, "generation", arm, 0) for item in items for arm in ("normal", "think", "oracle")]
     keys.remove(Key("math1/000001", "generation", "think", 0))
-    records = [
-        Record(**key._asdict(), seed=0, model=ModelRef(name="m", sha256="0"), sampling={}, outcome="ok", usage={})
-        for key in keys
-    ]
-    pictures = [Image.new("RGB", (24, 24), (index, 0, 0)) for index in range(len(keys))]
-    with run.record_writer() as writer:
-        writer.write(records, pictures, [key.item_id.split("/")[0] for key in keys])
-    with run.verdict_log(JUDGE.name) as log:
-        log.append(Verdict.of(key, Ruling.correct(), JUDGE).to_json() for key in keys)
+    pictures = {key: Image.new("RGB", (24, 24), (index, 0, 1)) for index, key in enumerate(keys)}
+    run = make_run(tmp_path / "run", items, pictures)
 
     out = tmp_path / "out"
-    folders = export_run(run, out, judge=JUDGE.name)
-    assert [str(folder.relative_to(out)) for folder in folders] == [
+    done = export_run(run, out, judge=JUDGE.name)
+    assert [str(folder.relative_to(out)) for folder in done.folders] == [
         f"test/{arm}/{stem}" for arm in ("normal", "think") for stem in ("math_1", "mapping1")
     ]
+    assert done.damaged == ()
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
     normal = ["mapping1/0_A", "mapping1/0_B", "mapping1/1_A", "mapping1/1_B", "math_1/0", "math_1/1"]
     assert found == [f"test/normal/{name}.png" for name in normal] + [f"test/think/{name}.png" for name in normal[:-1]]
     with Image.open(out / "test/normal/math_1/1.png") as image:
-        assert image.convert("RGB").getpixel((0, 0)) == (
-            keys.index(Key("math1/000001", "generation", "normal", 0)),
-            0,
-            0,
-        )
+        index = keys.index(Key("math1/000001", "generation", "normal", 0))
+        assert image.convert("RGB").getpixel((0, 0)) == (index, 0, 1)
     results = [row.result for row in read_results(out / "test/think/math_1" / RESULTS)]
     assert results == ["YES", "IMAGE_NOT_FOUND"]
     assert "Accuracy: 50.00%" in (out / "test/think/math_1" / LOG).read_text(encoding="utf-8")
 
-    pictures_only = export_run(run, tmp_path / "again")
-    assert pictures_only
+    assert export_run(run, tmp_path / "again").folders
     assert not list((tmp_path / "again").rglob(RESULTS))
+
+
+def test_pictures_are_cropped_to_what_is_not_black_as_their_sampler_does(tmp_path: Path):
+    items = sandbox("math1", num_units=2)
+    framed, black = Image.new("RGB", (24, 24)), Image.new("RGB", (24, 24))
+    framed.paste((9, 9, 9), (3, 5, 13, 20))
+    keys = [Key(item.id, "generation", "normal", 0) for item in items]
+    export_run(make_run(tmp_path / "run", items, dict(zip(keys, (framed, black), strict=True))), tmp_path / "out")
+    sizes = []
+    for name in ("0", "1"):
+        with Image.open(tmp_path / "out/test/normal/math_1" / f"{name}.png") as image:
+            sizes.append(image.size)
+    assert sizes == [(10, 15), (24, 24)]
+
+
+def test_a_damaged_picture_is_left_out_and_named_and_the_rest_is_written(tmp_path: Path):
+    items = sandbox("math1", num_units=2)
+    keys = [Key(item.id, "generation", "normal", 0) for item in items]
+    run = make_run(tmp_path / "run", items, {key: Image.new("RGB", (4, 4), "white") for key in keys})
+    next((tmp_path / "run" / "images").rglob("math1_000000*.png")).write_bytes(b"broken")
+    done = export_run(run, tmp_path / "out", judge=JUDGE.name)
+    assert len(done.damaged) == 1 and "image unreadable" in done.damaged[0]
+    results = [row.result for row in read_results(tmp_path / "out/test/normal/math_1" / RESULTS)]
+    assert results == ["IMAGE_NOT_FOUND", "YES"]
+
+
+def test_pictures_of_another_run_are_never_mixed_in(tmp_path: Path):
+    items = sandbox("math1", num_units=3)
+    keys = [Key(item.id, "generation", "normal", 0) for item in items]
+    pictures = {key: Image.new("RGB", (4, 4), "white") for key in keys}
+    large = make_run(tmp_path / "large", items, pictures)
+    small = make_run(tmp_path / "small", items[:2], {key: pictures[key] for key in keys[:2]})
+    first = export_run(large, tmp_path / "out")
+    assert export_run(large, tmp_path / "out") == first == Exported(folders=first.folders, damaged=())
+    with pytest.raises(RunFolderError, match=r"holds 1 pictures that are not of this run \(first: 2.png\)"):
+        export_run(small, tmp_path / "out")

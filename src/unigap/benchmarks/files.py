@@ -1,4 +1,4 @@
-"""Items from wherever they come: made from a suite, or read from files in unigap's own format or UniSandbox's."""
+"""Items from wherever they come: made from a suite, or read from files of unigap's own format or of another's."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from unigap.benchmarks.gapeval import read_gapeval
 from unigap.benchmarks.unisandbox import Coverage, coverage, inside, read_unisandbox
 from unigap.errors import CannotAskError, ItemFileError, UnknownNameError
 from unigap.items import Item, read_items
@@ -14,12 +15,17 @@ from unigap.scenes import make_items
 
 @dataclass(frozen=True, kw_only=True)
 class ItemFile:
-    """The items of one file."""
+    """The items of one file, or of GapEval's directories."""
 
     path: Path
     items: tuple[Item, ...]
     coverage: Coverage | None
-    """How much of a benchmark's file the sandbox's world holds; None for unigap's own files."""
+    """How much of a file of UniSandbox's the sandbox's world holds; None for others."""
+
+    @property
+    def image_root(self) -> Path:
+        """Folder that the items' pictures are relative to."""
+        return self.path if self.path.is_dir() else self.path.parent
 
     def coverage_lines(self, *, most: int = 5) -> Iterator[str]:
         """How much is inside, and the most frequent reasons why the rest is not."""
@@ -36,12 +42,14 @@ class ItemFile:
 
 
 def read_item_file(path: Path) -> ItemFile:
-    """Read a file of items, its format told from its first line.
+    """Read a file of items, its format told from its first line; a folder holds GapEval's directories.
 
     Raises:
         ItemFileError: It cannot be read, is empty, or a line is malformed (file, line number, what was expected).
     """
     try:
+        if path.is_dir():
+            return ItemFile(path=path, items=tuple(read_gapeval(path)), coverage=None)
         if _is_unisandbox(path):
             return ItemFile(path=path, items=tuple(read_unisandbox(path)), coverage=coverage(path))
         return ItemFile(path=path, items=tuple(read_items(path)), coverage=None)
@@ -125,5 +133,5 @@ class FileItems:
     @property
     def image_root(self) -> Path | None:
         """Folder that the items' pictures are relative to; None if the files lie in several."""
-        roots = {file.path.parent for file in self.files}
+        roots = {file.image_root for file in self.files}
         return roots.pop() if len(roots) == 1 else None

@@ -84,16 +84,25 @@ def _lines(path: Path) -> list[_Line]:
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
     """JSON objects and their line numbers; where files without a final newline were joined, a line holds several."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            start, text = 0, line.strip()
-            while start < len(text):
-                try:
-                    data, start = decoder.raw_decode(text, start)
-                except ValueError as error:
-                    raise ItemFileError(f"{path}, line {number}: not JSON ({error}); {EXPECTED}") from None
-                yield number, data
-                start += len(text[start:]) - len(text[start:].lstrip())
+    for number, line in _text_lines(path):
+        start, text = 0, line.strip()
+        while start < len(text):
+            try:
+                data, start = decoder.raw_decode(text, start)
+            except (ValueError, RecursionError) as error:
+                raise ItemFileError(f"{path}, line {number}: not JSON ({error}); {EXPECTED}") from None
+            yield number, data
+            start += len(text[start:]) - len(text[start:].lstrip())
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from enumerate(file, start=1)
+    except OSError as error:
+        raise ItemFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ItemFileError(f"{path} is not UTF-8 text ({error}); {EXPECTED}") from None
 
 
 def _line(path: Path, number: int, data: Any) -> _Line:
