@@ -7,6 +7,7 @@ import pytest
 
 from unigap.arms import Question
 from unigap.gap.intervals import difference_interval, rate_interval
+from unigap.gap.ladder import RUNGS
 
 TEXT: Question = ("understanding", "normal")
 TEXT_THINK: Question = ("understanding", "think")
@@ -93,7 +94,8 @@ def test_gap_exists_only_for_arms_of_both_directions(paper):
         paper.answer(items, question, "yn")
     family = paper.summary().families[0]
     assert list(family.gaps) == ["normal"]
-    assert family.split is not None
+    assert list(family.joint) == ["normal"]
+    assert family.ladder is not None
 
 
 def test_intervals_use_clusters_and_say_so(paper):
@@ -125,15 +127,47 @@ def test_failures_split_by_the_first_arm_that_explains_them(paper):
         (REFINED, "yyynyny"),
     ):
         paper.answer(items, question, letters)
-    assert paper.summary().families[0].split.to_json() == {
-        "drawn_right": 1,
-        "cannot_draw": 1,
-        "does_not_know": 1,
-        "reasoning_does_not_reach": 1,
-        "thought_disturbs": 1,
-        "unexplained": 1,
-        "incomplete": 1,
-    }
+    family = paper.summary().families[0]
+    counts = dict.fromkeys(RUNGS, 1)
+    data = family.to_json()
+    assert data["split"] == counts | {"incomplete": 1}
+    assert {cause: rung["count"] for cause, rung in data["ladder"]["rungs"].items()} == counts
+    assert (data["ladder"]["units"], data["ladder"]["incomplete"]) == (6, 1)
+    assert sum(rung["rate"] for rung in data["ladder"]["rungs"].values()) == pytest.approx(1)
+    assert data["ladder"]["drawn_right_text_wrong"] == 0
+
+
+def test_text_with_a_thought_decides_the_ladder_where_it_was_asked(paper):
+    # Text at once is wrong, with a thought right: with both the unit does know; with the first alone it does not.
+    items = paper.add_items("math1", 1)
+    for question, letter in ((DRAW, "n"), (ORACLE, "y"), (TEXT, "n"), (DRAW_THINK, "y"), (REFINED, "y")):
+        paper.answer(items, question, letter)
+    assert paper.summary().families[0].to_json()["split"]["does_not_know"] == 1
+    paper.answer(items, TEXT_THINK, "y")
+    assert paper.summary().families[0].to_json()["split"]["reasoning_does_not_reach"] == 1
+
+
+def test_joint_rates_count_units_scored_in_both_directions(paper):
+    # Text y y y n n u, drawing y n n n y y: of 5 units both 1, text alone 2, drawing alone 1, neither 1.
+    # phi = (1*1 - 2*1) / sqrt(3*2 * 2*3) = -1/6.
+    items = paper.add_items("math1", 6)
+    paper.answer(items, TEXT, "yyynnu")
+    paper.answer(items, DRAW, "ynnnyy")
+    joint = paper.summary().families[0].to_json()["joint"]["normal"]
+    assert [joint[name]["rate"] for name in ("p11", "p10", "p01", "p00", "agreement")] == [0.2, 0.4, 0.2, 0.2, 0.4]
+    assert joint["units"] == 5 and joint["phi"] == pytest.approx(-1 / 6)
+    assert joint["p10"]["low"] < 0.4 < joint["p10"]["high"]
+
+
+def test_joint_rates_pair_samples_and_bear_directions_with_fewer_of_them(paper):
+    # Sample 0: both right; sample 1: text right, drawing wrong; sample 2 was asked in text alone.
+    items = paper.add_items("math1", 1)
+    for sample, (text, draw) in enumerate((("y", "y"), ("y", "n"), ("n", ""))):
+        paper.answer(items, TEXT, text, sample=sample)
+        if draw:
+            paper.answer(items, DRAW, draw, sample=sample)
+    joint = paper.summary().families[0].joint["normal"]
+    assert (joint.p11.rate, joint.p10.rate, joint.num_units) == (0.5, 0.5, 1)
 
 
 def test_variants_are_rows_of_their_own(paper):
@@ -168,8 +202,9 @@ def test_json_has_the_documented_shape_and_no_nan(paper):
     data = json.loads(json.dumps(summary.to_json(), allow_nan=False))
     assert set(data) == {"schema", "run", "meaning", "families"}
     family = data["families"]["mapping1"]
-    assert set(family) == {"understanding", "generation", "gap", "units", "trained", "split"}
-    assert family["trained"] == "parts" and family["split"] is None
+    assert set(family) == {"understanding", "generation", "gap", "units", "trained", "joint", "ladder", "split"}
+    assert family["trained"] == "parts" and family["split"] is None and family["ladder"] is None
+    assert family["joint"]["normal"]["phi"] is None and family["joint"]["normal"]["p11"]["rate"] is None
     assert family["understanding"]["normal"]["rate"] is None and family["understanding"]["normal"]["unscored"] == 1
     assert set(family["generation"]["normal"]) == {
         "correct", "scored", "unscored", "missing", "refused", "rate", "rate_answered", "low", "high",

@@ -36,9 +36,9 @@ def test_row_shows_rates_over_intervals_gap_chance_and_training(paper):
     text = printed(paper, mapping1="parts")
     lines = text.splitlines()
     row = next(number for number, line in enumerate(lines) if line.split()[:1] == ["mapping1"])
-    # 60 of 100: Wilson 50-69. All right: 96-100. d = .4: text 1.0, limits by Newcombe's method 10.
+    # 60 of 100: Wilson 50-69. All right: 96-100. d = .4: text 1.0, limits by Tango's score.
     assert lines[row].split() == ["mapping1", "100%", "100%", *["60%"] * 4, "+40", "+40", "25%", "parts", "0%"]
-    assert lines[row + 1].split() == ["96-100", "96-100", *["50-69"] * 4, "+30,+50", "+30,+50"]
+    assert lines[row + 1].split() == ["96-100", "96-100", *["50-69"] * 4, "+31,+50", "+31,+50"]
     assert "positive: understands more than it draws" in " ".join(text.split())
     assert "coin flip between the two objects, per picture (mapping1)" in text
 

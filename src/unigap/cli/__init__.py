@@ -15,11 +15,14 @@ import tyro
 from tyro.conf import subcommand
 
 from unigap.cli.common import ArgumentError
+from unigap.cli.compare import Compare
 from unigap.cli.eval import Eval
+from unigap.cli.gap import Gap
 from unigap.cli.items import Items
 from unigap.cli.judge import JudgeRun
 from unigap.cli.report import Report
 from unigap.cli.train import Train, pretrain
+from unigap.cli.view import View
 from unigap.errors import CannotAskError, CannotJudgeError, ItemFileError, UnigapError, UnknownNameError
 
 BAD_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130
@@ -27,7 +30,10 @@ BAD_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130
 Command = (
     Annotated[Eval, subcommand("eval")]
     | Annotated[JudgeRun, subcommand("judge")]
+    | Annotated[Gap, subcommand("gap")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[View, subcommand("view")]
+    | Annotated[Compare, subcommand("compare")]
     | Annotated[Items, subcommand("items")]
     | Annotated[Train, subcommand("train")]
 )

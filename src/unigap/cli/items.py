@@ -1,12 +1,28 @@
 """`unigap items`: items made, and written in the formats of others."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
-from unigap.cli.common import ArgumentError, File, Folder, Name, Names, argument_errors, check_families
+from unigap.cli.audit import AuditItems
+from unigap.cli.common import (
+    ArgumentError,
+    File,
+    Folder,
+    Name,
+    Names,
+    UnfinishedError,
+    argument_errors,
+    check_families,
+)
+from unigap.cli.imports import ImportImages, print_some
+from unigap.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from unigap.records import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,40 +58,99 @@ class MakeItems:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportItems:
-    """Write items, or a run's items and pictures, in the format of another benchmark, for its own scripts."""
+    """Write items, or a run's items and answers, in the format of another benchmark, for its own scripts.
+
+    unisandbox: benchmark lines, pictures and result files. gapeval: its directories. four-rates: four_rates.json, the
+    joint rates that "unigap gap" and the GapEval authors' script compute the Gap Score from.
+    """
 
     source: Annotated[Positional[Path], arg(metavar="FILE|RUN")]
-    """Item file, or run folder: then its pictures are written too."""
+    """Item file, or run folder: then its answers are written too."""
     out: Folder
     """Folder to write into."""
-    format: Literal["unisandbox"] = "unisandbox"
+    format: Literal["unisandbox", "gapeval", "four-rates"] = "unisandbox"
     """Whose format."""
     judge: Name = None
-    """Of a run: write this judge's verdicts as result files too."""
+    """Of a run: write this judge's verdicts as result files too. four-rates are made of them."""
+    arm: Literal["normal", "think"] = "normal"
+    """Of a run, for gapeval and four-rates: which arm. The layout of unisandbox holds both."""
+    by: Literal["family", "category"] = "family"
+    """A row of four-rates is a family, or one of GapEval's four categories."""
+    images: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """For gapeval: folder that the pictures shown by the items are relative to."""
 
     def run(self) -> None:
-        from unigap.benchmarks.files import read_item_file
-        from unigap.benchmarks.unisandbox_export import export_run, export_unisandbox
-        from unigap.records import RunFolder
-
         with argument_errors():
-            if self.source.is_dir():
-                written = export_run(RunFolder.open(self.source), self.out, judge=self.judge)
-            else:
-                written = export_unisandbox(read_item_file(self.source).items, self.out)
+            written, damaged = self._write()
         if not written:
             raise ArgumentError(f"{self.source} holds nothing that {self.format} has a format for")
         for path in written:
             print(path)
+        if damaged:
+            print_some("left out", damaged)
+            raise UnfinishedError(f"{len(damaged)} pictures of {self.source} are damaged and were left out")
+
+    def _write(self) -> tuple[Sequence[Path], Sequence[str]]:
+        """What was written, and what could not be read."""
+        from unigap.benchmarks.files import read_item_file
+        from unigap.benchmarks.gapeval_export import export_gapeval, export_gapeval_run
+        from unigap.benchmarks.unisandbox_export import export_run
+        from unigap.benchmarks.unisandbox_lines import export_unisandbox
+        from unigap.records import RUN_FILE, RunFolder
+
+        if not (self.source / RUN_FILE).exists():
+            items = read_item_file(self.source)
+            if self.format == "four-rates":
+                raise ArgumentError(f"four-rates are made of a run's verdicts; {self.source} is no run folder")
+            if self.format == "unisandbox":
+                return export_unisandbox(items.items, self.out), ()
+            folders = export_gapeval(items.items, self.out, image_root=self.images or items.image_root)
+            return [*folders.values()], ()
+        run = RunFolder.open(self.source)
+        if self.judge is not None and self.judge not in (known := [ref.name for ref in run.judges()]):
+            raise UnknownNameError("judge of this run", self.judge, known)
+        if self.format == "four-rates":
+            return [_write_four_rates(run, self)], ()
+        if self.format == "unisandbox":
+            done = export_run(run, self.out, judge=self.judge)
+        else:
+            done = export_gapeval_run(run, self.out, arm=self.arm, judge=self.judge, image_root=self.images)
+        return done.folders, done.damaged
+
+
+def _write_four_rates(run: "RunFolder", command: ExportItems) -> Path:
+    import json
+
+    from unigap.disk import explain_os_errors, write_files
+    from unigap.report.four_rates import four_rates
+
+    if command.judge is None:
+        raise ArgumentError(f"four-rates are made of a judge's verdicts; name one with --judge{_known(run)}")
+    rows = four_rates(run, command.judge, arm=command.arm, by=command.by)
+    for row in rows:
+        p11, p10, p01, p00 = row.rates
+        print(f"{row.name}: p11 {p11:.4f}, p10 {p10:.4f}, p01 {p01:.4f}, p00 {p00:.4f} (n = {row.num_units})")
+    path = command.out / "four_rates.json"
+    data = {run.identity.model.name: [list(row.rates) for row in rows]}
+    with explain_os_errors(command.out, safe="Nothing was lost"):
+        write_files([(path, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())])
+    return path
+
+
+def _known(run: "RunFolder") -> str:
+    names = ", ".join(ref.name for ref in run.judges())
+    return f" (this run has: {names})" if names else f'; "unigap judge {run.path}" makes some'
 
 
 @dataclass(frozen=True)
 class Items:
-    """Make items, or write them in the formats of others."""
+    """Make items, and read and write the formats of others."""
 
     command: (
         Annotated[MakeItems, subcommand("make", prefix_name=False)]
         | Annotated[ExportItems, subcommand("export", prefix_name=False)]
+        | Annotated[ImportImages, subcommand("import", prefix_name=False)]
+        | Annotated[AuditItems, subcommand("audit", prefix_name=False)]
     )
 
     def run(self) -> None:

@@ -1,38 +1,118 @@
-"""`unigap report`: the table, the numbers and the page of a run."""
+"""`unigap report`: the table, the numbers and the page of a run; pages and tables of several runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
-from unigap.cli.common import ArgumentError, Name, Run, console
+from unigap.cli.common import ArgumentError, Name, argument_errors, console
 from unigap.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from unigap.records import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Show the gap table of a run again, and write summary.json and report.html anew."""
+    """Show the gap table of a run again, and write summary.json and report.html anew.
 
-    folder: Run
-    """Run folder."""
+    Several runs: write one page that shows them side by side (--out), or one table of all of them (--export).
+    """
+
+    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]")]
+    """Run folders."""
     judge: Name = None
-    """Whose verdicts; needed when the run has several judges."""
+    """Whose verdicts; needed when a run has several judges."""
     variants: bool = False
     """Give each variant of a family a row of its own."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write the table as JSON here too."""
+    """Of one run: write the table as JSON here too."""
+    out: Annotated[Path | None, arg(metavar="PAGE.html")] = None
+    """Of several runs: the page to write. Of one run: a copy of its page."""
+    export: Annotated[Path | None, arg(metavar="FILE.{md,csv,parquet}")] = None
+    """Write the table as Markdown, or in long form (a row a family, direction and arm) as CSV or Parquet."""
+    answers: bool = False
+    """With --export: a row an answer instead, with its texts and verdict; CSV or Parquet."""
 
     def run(self) -> None:
         from unigap.records import RunFolder
-        from unigap.report.run import report_run
 
-        folder = RunFolder.open(self.folder)
-        judges = [judge.name for judge in folder.judges()]
-        if not judges:
-            raise ArgumentError(f'{self.folder} has no verdicts yet; "unigap judge {self.folder}" makes them')
-        if self.judge is not None and self.judge not in judges:
-            raise UnknownNameError("judge of this run", self.judge, judges)
-        if self.judge is None and len(judges) > 1:
-            raise ArgumentError(f"{self.folder} has several judges; name one with --judge: {', '.join(judges)}")
-        report_run(folder, self.judge or judges[0], console(), json_path=self.json, variants=self.variants)
+        self._check()
+        runs = [(folder := RunFolder.open(path), judge_of(folder, self.judge)) for path in self.folders]
+        if len(runs) == 1:
+            self._report(*runs[0])
+        elif self.out is not None:
+            self._side_by_side(runs, self.out)
+        if self.export is not None:
+            with argument_errors():
+                self._export(runs, self.export)
+
+    def _check(self) -> None:
+        from unigap.report.export import SUFFIXES
+
+        if not self.folders:
+            raise ArgumentError("name at least one run folder")
+        if len(self.folders) > 1 and self.out is None and self.export is None:
+            raise ArgumentError(
+                f"{len(self.folders)} runs: name the page to write with --out PAGE.html, or a table with --export; "
+                '"unigap compare" tests their differences'
+            )
+        if len(self.folders) > 1 and (self.json or self.variants):
+            raise ArgumentError("--json and --variants are of one run; --export takes several")
+        if self.export is not None and self.export.suffix not in SUFFIXES:
+            raise ArgumentError(f"--export {self.export}: the name must end in one of: {', '.join(SUFFIXES)}")
+        if self.answers and (self.export is None or self.export.suffix == ".md"):
+            raise ArgumentError("--answers needs --export FILE.csv or FILE.parquet")
+
+    def _report(self, folder: "RunFolder", judge: str) -> None:
+        from unigap.report.page import FILE
+        from unigap.report.run import report_run, write_output
+
+        report_run(folder, judge, console(), json_path=self.json, variants=self.variants)
+        if self.out is not None:
+            write_output(self.out, (folder.path / FILE).read_bytes())
+            print(f"copy: {self.out}")
+
+    def _side_by_side(self, runs: "list[tuple[RunFolder, str]]", out: Path) -> None:
+        from datetime import date
+
+        from unigap.report.run import summarize_run, write_output
+        from unigap.report.side_by_side import side_by_side
+
+        shown = [(summarize_run(folder, judge), folder.run, judge) for folder, judge in runs]
+        with argument_errors():
+            page = side_by_side(shown, made=date.today())
+        write_output(out, page.encode("utf-8", "backslashreplace"))
+        print(f"page: {out}")
+
+    def _export(self, runs: "list[tuple[RunFolder, str]]", path: Path) -> None:
+        from unigap.report.export import ANSWERS, RATES, answer_rows, markdown, rate_rows, write_rows
+        from unigap.report.run import summarize_run, write_output
+
+        if self.answers:
+            write_rows(path, ANSWERS, (row for folder, judge in runs for row in answer_rows(folder, judge)))
+        else:
+            summaries = [summarize_run(folder, judge) for folder, judge in runs]
+            if path.suffix == ".md":
+                write_output(path, markdown(summaries).encode("utf-8", "backslashreplace"))
+            else:
+                write_rows(path, RATES, (row for summary in summaries for row in rate_rows(summary)))
+        print(f"table: {path}")
+
+
+def judge_of(folder: "RunFolder", name: str | None) -> str:
+    """The judge of that name, or the only one.
+
+    Raises:
+        ArgumentError: The run has no verdicts, or several judges and none is named.
+        UnknownNameError: It has no judge of that name.
+    """
+    judges = [judge.name for judge in folder.judges()]
+    if not judges:
+        raise ArgumentError(f'{folder.path} has no verdicts yet; "unigap judge {folder.path}" makes them')
+    if name is not None and name not in judges:
+        raise UnknownNameError("judge of this run", name, judges)
+    if name is None and len(judges) > 1:
+        raise ArgumentError(f"{folder.path} has several judges; name one with --judge: {', '.join(judges)}")
+    return name or judges[0]

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from unigap.disk import dump_line, explain_os_errors, write_files
 from unigap.records import IMAGES, RunFolder
-from unigap.report.page import FILE, write_page
-from unigap.report.scores import collect_scores
+from unigap.report.page import FILE, make_page
+from unigap.report.scores import Scores, collect_scores
 from unigap.report.summary import Summary, summarize
 from unigap.report.table import print_summary
 
@@ -30,14 +30,15 @@ def report_run(
     Raises:
         RunFolderError: The folder cannot be read or written.
     """
-    scores = collect_scores(folder.items(), folder.records(), folder.verdicts(judge))
-    summary = summarize(scores, run=_run_facts(folder, judge), trained_on=folder.run["config"].get("trained_on", {}))
+    scores = _scores(folder, judge)
+    summary = _summarize(folder, judge, scores)
     data = (json.dumps(summary.to_json(), ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode(
         "utf-8", "backslashreplace"
     )
     with explain_os_errors(folder.path):
         write_files([(folder.path / SUMMARY, data)])
-        write_page(folder, judge, scores, summary, made=date.today())
+        page = make_page(folder, judge, scores, summary, made=date.today())
+        write_files([(folder.path / FILE, page.encode("utf-8", "backslashreplace"))])
         if lines := b"".join(_metadata(folder, judge)):
             write_files([(folder.path / IMAGES / METADATA, lines)])
     print_summary(summary, console, variants=variants)
@@ -47,6 +48,29 @@ def report_run(
         with explain_os_errors(json_path.parent, safe="Nothing was lost"):
             write_files([(json_path, data)])
     return summary
+
+
+def summarize_run(folder: RunFolder, judge: str) -> Summary:
+    """The numbers of a run for the verdicts of one judge; writes nothing."""
+    return _summarize(folder, judge, _scores(folder, judge))
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a page or table where the user wants it.
+
+    Raises:
+        RunFolderError: It cannot be written.
+    """
+    with explain_os_errors(path.parent, safe="Nothing was lost"):
+        write_files([(path, data)])
+
+
+def _scores(folder: RunFolder, judge: str) -> Scores:
+    return collect_scores(folder.items(), folder.records(), folder.verdicts(judge))
+
+
+def _summarize(folder: RunFolder, judge: str, scores: Scores) -> Summary:
+    return summarize(scores, run=_run_facts(folder, judge), trained_on=folder.run["config"].get("trained_on", {}))
 
 
 def _metadata(folder: RunFolder, judge: str) -> Iterator[bytes]:

@@ -38,6 +38,11 @@ class UnitScore:
         return sum(status in ("correct", "incorrect", "refused") for status in self.statuses)
 
     @property
+    def right(self) -> list[bool | None]:
+        """Per sample; None where it is unscored or missing."""
+        return [None if status in ("unscored", "missing") else status == "correct" for status in self.statuses]
+
+    @property
     def score(self) -> float | None:
         """Share of scored samples that are right; None if none is scored."""
         return self.statuses.count("correct") / self.scored if self.scored else None

@@ -1,6 +1,6 @@
 """Records and verdicts to the numbers of a run: summary.json, and what the table and the page are made from.
 
-    families: F -> understanding | generation -> arm -> CELL, gap -> arm, trained, split, variants
+    families: F -> understanding | generation -> arm -> CELL, gap -> arm, joint -> arm, ladder, trained, split, variants
 
 Rates are over units (`unigap.report.scores`); error counts are over answers, because a pair has two. A gap is
 understanding minus generation of the same arm on the units scored in both; positive: understands more than it draws.
@@ -14,6 +14,8 @@ from typing import Any
 
 from unigap.arms import CALLS, Question
 from unigap.gap.intervals import Interval, difference_interval, rate_interval
+from unigap.gap.joint import Joint, joint_rates
+from unigap.gap.ladder import Ladder, climb
 from unigap.items import ARMS_OF, DIRECTIONS, Arm, Direction, Item
 from unigap.report.findings import explain
 from unigap.report.scores import Scores, UnitScore
@@ -74,30 +76,6 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FailureSplit:
-    """Why normal drawings fail, by the arms of the same unit and sample. The first that applies counts.
-
-    Text is the answer with a thought where that was asked, else the answer at once.
-    """
-
-    drawn_right: int
-    cannot_draw: int
-    """Wrong even from the true caption (oracle)."""
-    does_not_know: int
-    """Else: wrong in text."""
-    reasoning_does_not_reach: int
-    """Else: right with the thought in context."""
-    thought_disturbs: int
-    """Else: right from the thought's last line alone (refined)."""
-    unexplained: int
-    incomplete: int
-    """An arm that decides is unscored or missing."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class FamilySummary:
     """One family, or one variant of it."""
 
@@ -107,8 +85,10 @@ class FamilySummary:
     gaps: Mapping[Arm, Gap]
     trained: str
     """What the family's drawing saw in training: "direct", "parts", "never", or "" if the model does not say."""
-    split: FailureSplit | None
-    """None unless both directions and all arms were asked."""
+    ladder: Ladder | None
+    """Why normal drawings fail; None unless both directions and all arms were asked."""
+    joint: Mapping[Arm, Joint]
+    """How the two directions fall together, by arm."""
     variants: tuple["FamilySummary", ...] = ()
 
     def cell(self, direction: Direction, arm: Arm) -> Cell | None:
@@ -126,7 +106,9 @@ class FamilySummary:
             data[direction][arm] = cell.to_json()
         data["gap"] = {arm: gap.to_json() for arm, gap in self.gaps.items()}
         data |= {"units": self.num_units, "trained": self.trained}
-        data["split"] = self.split.to_json() if self.split else None
+        data["joint"] = {arm: _joint_json(joint) for arm, joint in self.joint.items()}
+        data["ladder"] = _ladder_json(self.ladder) if self.ladder else None
+        data["split"] = _split_json(self.ladder) if self.ladder else None
         if self.variants:
             data["variants"] = {variant.name: variant.to_json() for variant in self.variants}
         return data
@@ -198,17 +180,17 @@ def _summarize(
     questions = [question for question in CALLS if question in asked]
     units = {question: scores.units(items, question) for question in questions}
     chance = chance_of(family, items)
+    both: list[Arm] = [
+        arm for arm in ARMS_OF["understanding"] if all((direction, arm) in units for direction in DIRECTIONS)
+    ]
     return FamilySummary(
         name=name,
         num_units=len({item.unit for item in items}),
         cells={question: _cell(items, units[question], scores, question, chance) for question in questions},
-        gaps={
-            arm: gap_of(units["understanding", arm], units["generation", arm])
-            for arm in ARMS_OF["understanding"]
-            if ("understanding", arm) in units and ("generation", arm) in units
-        },
+        gaps={arm: gap_of(units["understanding", arm], units["generation", arm]) for arm in both},
         trained=trained,
-        split=split_failures(units),
+        ladder=climb_ladder(units),
+        joint={arm: joint_of(units["understanding", arm], units["generation", arm]) for arm in both},
         variants=variants,
     )
 
@@ -228,7 +210,7 @@ def _cell(
     judged = scores.num_judged(items, question)
     right = math.fsum(unit.score or 0.0 for unit in units)
     return Cell(
-        correct=int(right) if right.is_integer() else right,
+        correct=_whole(right),
         scored=interval.num_units,
         unscored=statuses["unscored"],
         missing=statuses["missing"],
@@ -258,7 +240,12 @@ def gap_of(understanding: Sequence[UnitScore], generation: Sequence[UnitScore]) 
         for u, g in zip(understanding, generation, strict=True)
         if u.score is not None and g.score is not None
     ]
-    interval = difference_interval([row[0] for row in both], [row[1] for row in both], [row[2] for row in both])
+    interval = difference_interval(
+        [row[0] for row in both],
+        [row[1] for row in both],
+        [row[2] for row in both],
+        num_samples=max(len(unit.statuses) for unit in (*understanding, *generation)),
+    )
     return Gap(
         rate=interval.rate,
         low=interval.low,
@@ -268,43 +255,66 @@ def gap_of(understanding: Sequence[UnitScore], generation: Sequence[UnitScore]) 
     )
 
 
-def split_failures(units: Mapping[Question, Sequence[UnitScore]]) -> FailureSplit | None:
-    """Split the failures of the normal drawing by what the other arms did; see `FailureSplit`."""
+def climb_ladder(units: Mapping[Question, Sequence[UnitScore]]) -> Ladder | None:
+    """Where the failures of the normal drawing are lost (`unigap.gap.ladder`); None if an answer that decides was not
+    asked for. Text is the answer with a thought where that was asked, else the answer at once."""
     text: Question = ("understanding", "think" if ("understanding", "think") in units else "normal")
-    deciding: tuple[Question, ...] = (
-        NORMAL_DRAWING,
-        ("generation", "oracle"),
-        text,
-        ("generation", "think"),
-        ("generation", "refined"),
-    )
-    if any(question not in units for question in deciding):
+    deciding: dict[str, Question] = {
+        "normal": NORMAL_DRAWING,
+        "oracle": ("generation", "oracle"),
+        "text": text,
+        "think": ("generation", "think"),
+        "refined": ("generation", "refined"),
+    }
+    if any(question not in units for question in deciding.values()):
         return None
-    causes: Counter[str] = Counter()
-    for same_unit in zip(*(units[question] for question in deciding), strict=True):
-        for statuses in zip(*(unit.statuses for unit in same_unit), strict=False):
-            causes[_cause(statuses)] += 1
-    return FailureSplit(**{name: causes[name] for name in FailureSplit.__dataclass_fields__})
+    clusters = [unit.cluster for unit in units[NORMAL_DRAWING]]
+    return climb(clusters=clusters, **{name: [unit.right for unit in units[asked]] for name, asked in deciding.items()})
 
 
-def _cause(statuses: tuple[str, ...]) -> str:
-    right: list[bool | None] = [
-        None if status in ("unscored", "missing") else status == "correct" for status in statuses
-    ]
-    normal, oracle, text, think, refined = right
-    # In order, each question is decisive when its answer is the one on the right.
-    for answer, decisive, cause in (
-        (normal, True, "drawn_right"),
-        (oracle, False, "cannot_draw"),
-        (text, False, "does_not_know"),
-        (think, True, "reasoning_does_not_reach"),
-        (refined, True, "thought_disturbs"),
-    ):
-        if answer is None:
-            return "incomplete"
-        if answer is decisive:
-            return cause
-    return "unexplained"
+def joint_of(understanding: Sequence[UnitScore], generation: Sequence[UnitScore]) -> Joint:
+    """How the two directions of the same units fall together."""
+    num_samples = max(len(unit.statuses) for unit in (*understanding, *generation))
+    first_US, second_US = (
+        [[*map(_as_number, unit.right), *[math.nan] * (num_samples - len(unit.right))] for unit in units]
+        for units in (understanding, generation)
+    )
+    return joint_rates(first_US, second_US, [unit.cluster for unit in understanding])
+
+
+def _as_number(right: bool | None) -> float:
+    return math.nan if right is None else float(right)
+
+
+# ---- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def _joint_json(joint: Joint) -> dict[str, Any]:
+    cells = {name: _interval_json(getattr(joint, name)) for name in ("p11", "p10", "p01", "p00", "agreement")}
+    return _without_nan({**cells, "phi": joint.phi, "units": joint.num_units})
+
+
+def _ladder_json(ladder: Ladder) -> dict[str, Any]:
+    return {
+        "units": ladder.num_units,
+        "rungs": {rung.cause: {"count": _whole(rung.count), **_interval_json(rung.share)} for rung in ladder.rungs},
+        "incomplete": ladder.incomplete,
+        "drawn_right_text_wrong": _whole(ladder.drawn_right_text_wrong),
+    }
+
+
+def _split_json(ladder: Ladder) -> dict[str, float]:
+    """The counts of the ladder alone."""
+    return {rung.cause: _whole(rung.count) for rung in ladder.rungs} | {"incomplete": ladder.incomplete}
+
+
+def _interval_json(interval: Interval) -> dict[str, Any]:
+    limits = {"rate": interval.rate, "low": interval.low, "high": interval.high}
+    return _without_nan({**limits, "cluster_adjusted": interval.adjusted})
+
+
+def _whole(count: float) -> float:
+    return int(count) if float(count).is_integer() else count
 
 
 def _without_nan(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,15 +80,15 @@ def _other_columns(families: Sequence[FamilySummary]) -> list[Column]:
 
 def _cell(cell: Cell | None) -> Text:
     if not cell or not cell.scored:
-        return Text(f"{_marks(cell)}-" if cell else "")
-    return _over(f"{_marks(cell)}{_percent(cell.rate)}", f"{100 * cell.low:.0f}-{100 * cell.high:.0f}")
+        return Text(f"{marks(cell)}-" if cell else "")
+    return _over(f"{marks(cell)}{_percent(cell.rate)}", f"{100 * cell.low:.0f}-{100 * cell.high:.0f}")
 
 
-def _marks(cell: Cell) -> str:
-    # Before the number, so that digits stay in line.
-    marks = REFUSED_MARK if cell.refused else ""
-    marks += LEFT_OUT_MARK if cell.unscored or cell.missing else ""
-    return marks + (ADJUSTED_MARK if cell.cluster_adjusted else "")
+def marks(cell: Cell) -> str:
+    """What `legend` explains, written before the number, so that digits stay in line."""
+    refused = REFUSED_MARK if cell.refused else ""
+    left_out = LEFT_OUT_MARK if cell.unscored or cell.missing else ""
+    return refused + left_out + (ADJUSTED_MARK if cell.cluster_adjusted else "")
 
 
 def _gap(gap: Gap | None) -> Text:

@@ -1,0 +1,281 @@
+"""The gap of a run with everything it stands on, for `unigap gap RUN`: one row for each family and arm.
+
+Statistics are those of `unigap.gap.score`; this file reads verdicts, and shows and writes numbers.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unigap.disk import explain_os_errors, write_files
+from unigap.gap.intervals import Interval
+from unigap.gap.outcomes import Outcomes
+from unigap.gap.score import GapResult, ModelGap, gap_score
+from unigap.items import ARMS_OF, DIRECTIONS, Arm, Item
+from unigap.report.comparable import LoadedRun, load_run
+from unigap.report.scores import UnitScore
+
+SCHEMA = 1
+FULL_WIDTH = 118
+DEPENDENT_MARK, FEW_MARK, LEFT_OUT_MARK = "*", "#", "!"
+
+HEADER = (
+    "Gap = understanding (text) minus generation (draw) of the same arm, on the units scored in both. Positive: "
+    "understands more than it draws. That drawing is the harder task is part of it. 95% intervals below."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyGap:
+    """The gap of one family in one arm."""
+
+    family: str
+    arm: Arm
+    result: GapResult
+    num_asked: int
+    """Units of the family; those without a scored answer in a direction are left out."""
+
+    @property
+    def gap(self) -> ModelGap:
+        return self.result.gaps[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Rates and differences as shares; null for what is not a number or not finite."""
+        gap, joint = self.gap, self.gap.joint
+        pull = gap.theta_pull
+        cells = {name: _interval_json(getattr(joint, name)) for name in ("p11", "p10", "p01", "p00", "agreement")}
+        return _finite(
+            {
+                "family": self.family,
+                "arm": self.arm,
+                "units": gap.rate.num_units,
+                "units_asked": self.num_asked,
+                "clusters": gap.rate.num_clusters,
+                "understanding": _interval_json(gap.understanding),
+                "generation": _interval_json(gap.generation),
+                "gap": _interval_json(gap.rate),
+                "gap_logit": {"logit": gap.logit.logit, "low": gap.logit.low, "high": gap.logit.high},
+                "scale": self.result.scale,
+                "prior": {"width": self.result.theta_width, "gap_at_half": pull.half, "gap_at_twice": pull.twice},
+                "p": gap.p,
+                "test": gap.test,
+                **cells,
+                "phi": joint.phi,
+                "joint_units": joint.num_units,
+                "variance": vars(gap.variance) if gap.variance else None,
+                "scored_share": dict(zip(DIRECTIONS, gap.coverage)),
+            }
+        )
+
+
+def estimate_run(folder: Path, judge: str | None, json_path: Path | None) -> None:
+    """Print the gap of every family and arm that a run asked in both directions.
+
+    Args:
+        folder: Run folder.
+        judge: Whose verdicts; None if the run has one judge.
+        json_path: Where to write the numbers too.
+
+    Raises:
+        RunFolderError: The folder cannot be read, or the file not written.
+        UnknownNameError: The judge has not judged this run.
+        ValueError: It has no verdicts, or several judges and none is named; or no unit is scored in both directions.
+    """
+    run = load_run(folder, judge)
+    gaps = family_gaps(run)
+    if not gaps:
+        raise ValueError(
+            f"{folder} has no unit with verdicts in both directions of one arm; "
+            f'"unigap eval --out {folder}" asks what is missing, "unigap judge {folder}" judges it'
+        )
+    print_gaps(gaps, Console(width=None if sys.stdout.isatty() else FULL_WIDTH))
+    if json_path is not None:
+        data = {"schema": SCHEMA, "run": run.to_json(), "gaps": [gap.to_json() for gap in gaps]}
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+        with explain_os_errors(json_path.parent, safe="Nothing was lost"):
+            write_files([(json_path, text.encode("utf-8", "backslashreplace"))])
+
+
+def family_gaps(run: LoadedRun) -> list[FamilyGap]:
+    """Gaps of every family and arm with units scored in both directions, in the order of the run's items."""
+    by_family: dict[str, list[Item]] = {}
+    for item in run.scores.items:
+        by_family.setdefault(item.family, []).append(item)
+    return [
+        gap
+        for family, items in by_family.items()
+        for arm in ARMS_OF["understanding"]
+        if (gap := _family_gap(run, family, items, arm))
+    ]
+
+
+def _family_gap(run: LoadedRun, family: str, items: Sequence[Item], arm: Arm) -> FamilyGap | None:
+    units_D = [run.scores.units(items, (direction, arm)) for direction in DIRECTIONS]
+    if not any(u.scored and g.scored for u, g in zip(*units_D, strict=True)):
+        return None
+    num_samples = max(len(unit.statuses) for units in units_D for unit in units)
+    outcomes = Outcomes(
+        models=(run.identity.model.name,),
+        units=tuple(unit.unit for unit in units_D[0]),
+        clusters=tuple(unit.cluster for unit in units_D[0]),
+        right=np.stack([[_right(unit, num_samples) for unit in units] for units in units_D], axis=1)[None],
+    )
+    # A judge that could not score a picture must not hide the others; how many are left is shown.
+    return FamilyGap(family=family, arm=arm, result=gap_score(outcomes, missing="drop"), num_asked=len(outcomes.units))
+
+
+def _right(unit: UnitScore, num_samples: int) -> list[float]:
+    values = [math.nan if right is None else float(right) for right in unit.right]
+    return values + [math.nan] * (num_samples - len(values))
+
+
+# ---- terminal --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    text: Callable[[FamilyGap], str | Text]
+
+
+def print_gaps(gaps: Sequence[FamilyGap], console: Console) -> None:
+    """Print the gaps, the joint rates, and what the columns and marks mean."""
+    console.print(HEADER, style="dim", highlight=False)
+    console.print(_table(gaps, _gap_columns(gaps)), highlight=False)
+    console.print(_table(gaps, JOINT_COLUMNS), highlight=False)
+    for line in _legend(gaps):
+        console.print(line, style="dim", highlight=False, markup=False)
+
+
+def _gap_columns(gaps: Sequence[FamilyGap]) -> list[Column]:
+    columns = [
+        Column("units", lambda row: _over(f"{_left_out(row)}{row.gap.rate.num_units}", _clusters(row.gap.rate))),
+        Column("text", lambda row: _share(row.gap.understanding)),
+        Column("draw", lambda row: _share(row.gap.generation)),
+        Column("gap\npoints", lambda row: _points(row.gap.rate)),
+        Column("gap\nlogits", lambda row: _logits(row.gap)),
+        Column("prior at\n1/2, 2 widths", lambda row: _pull(row.gap)),
+        Column("p of\nno gap", lambda row: f"{row.gap.p:.2g}"),
+    ]
+    if any(row.gap.variance for row in gaps):
+        columns.append(Column("sd, points\nitems\nsampling", _deviations))
+    return columns
+
+
+JOINT_COLUMNS = [
+    Column("both\nright", lambda row: _share(row.gap.joint.p11)),
+    Column("text\nalone", lambda row: _share(row.gap.joint.p10)),
+    Column("drawing\nalone", lambda row: _share(row.gap.joint.p01)),
+    Column("neither", lambda row: _share(row.gap.joint.p00)),
+    Column("agree", lambda row: _share(row.gap.joint.agreement)),
+    Column("phi", lambda row: "-" if math.isnan(row.gap.joint.phi) else f"{row.gap.joint.phi:.2f}"),
+]
+
+
+def _table(gaps: Sequence[FamilyGap], columns: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for title in ("family", "arm"):
+        table.add_column(title, no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for row in gaps:
+        table.add_row(Text(row.family), row.arm, *(column.text(row) for column in columns))
+    return table
+
+
+def _mark(interval: Interval) -> str:
+    # Before the number, so that digits stay in line.
+    if interval.method == "few clusters":
+        return FEW_MARK
+    return DEPENDENT_MARK if interval.adjusted else ""
+
+
+def _left_out(row: FamilyGap) -> str:
+    return LEFT_OUT_MARK if row.gap.rate.num_units < row.num_asked else ""
+
+
+def _clusters(interval: Interval) -> str:
+    return f"in {interval.num_clusters}" if interval.num_clusters < interval.num_units else ""
+
+
+def _share(interval: Interval) -> Text:
+    if math.isnan(interval.rate):
+        return Text("-")
+    return _over(f"{_mark(interval)}{100 * interval.rate:.0f}%", f"{100 * interval.low:.0f}-{100 * interval.high:.0f}")
+
+
+def _points(interval: Interval) -> Text:
+    limits = f"{_signed(100 * interval.low, 1)}, {_signed(100 * interval.high, 1)}"
+    style = "bold" if interval.low > 0 or interval.high < 0 else ""
+    return _over(f"{_mark(interval)}{_signed(100 * interval.rate, 1)}", limits, style)
+
+
+def _logits(gap: ModelGap) -> Text:
+    logit = gap.logit
+    style = "bold" if logit.low > 0 or logit.high < 0 else ""
+    limits = f"{_signed(logit.low, 2)}, {_signed(logit.high, 2)}"
+    return _over(f"{_mark(gap.rate)}{_signed(logit.logit, 2)}", limits, style)
+
+
+def _pull(gap: ModelGap) -> str:
+    return f"{_signed(gap.theta_pull.half, 2)}, {_signed(gap.theta_pull.twice, 2)}"
+
+
+def _deviations(row: FamilyGap) -> str:
+    variance = row.gap.variance
+    return f"{100 * math.sqrt(variance.items):.1f}\n{100 * math.sqrt(variance.sampling):.1f}" if variance else "-"
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # rounded first, or -0.001 would be "-0.00"
+
+
+def _over(estimate: str, interval: str, style: str = "") -> Text:
+    return Text.assemble((estimate, style), "\n", (interval, "dim"))
+
+
+def _legend(gaps: Sequence[FamilyGap]) -> Iterator[str]:
+    width = gaps[0].result.theta_width
+    yield (
+        "logits: log odds of the mean rate, averaged over difficulty; a single run supports no item response model. "
+        f"Prior of each: normal, sd {width:g}"
+    )
+    yield "p of no gap: the two directions swapped at random within clusters"
+    methods = {row.gap.rate.method for row in gaps}
+    if "cluster bootstrap" in methods:
+        yield f"{DEPENDENT_MARK} units depend on each other or have several samples: studentised cluster bootstrap"
+    if "few clusters" in methods:
+        yield f"{FEW_MARK} fewer than 20 clusters: Student's t with one degree less than clusters; read with care"
+    if any(map(_left_out, gaps)):
+        total = sum(row.num_asked - row.gap.rate.num_units for row in gaps)
+        yield f"{LEFT_OUT_MARK} {total} units left out, without a scored answer in one direction"
+
+
+# ---- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def _interval_json(interval: Interval) -> dict[str, Any]:
+    limits = {"rate": interval.rate, "low": interval.low, "high": interval.high}
+    return _finite({**limits, "method": interval.method, "design_effect": interval.design_effect})
+
+
+def _finite(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON has neither NaN nor infinity."""
+    return {
+        name: _finite(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in data.items()
+    }
