@@ -1,6 +1,7 @@
 """`unigap items audit`: published labels recomputed."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class AuditItems:
 def print_audit(audit: "Audit", console: "Console") -> None:
     """One table of findings, and one of counts by file."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     if audit.findings:
@@ -72,12 +73,15 @@ def print_audit(audit: "Audit", console: "Console") -> None:
                 # Text, not str: what a file says is never markup.
                 table.add_row(str(f.line), *(Text(cell, style=style if cell == "error" else "") for cell in cells))
         console.print(table)
-    counts = Table("file", "lines", "errors", "notes", "kinds", box=box.SIMPLE)
+    # Relative to the folder they share, so that names are seen whole.
+    shared = os.path.commonpath([Path(file.file).parent for file in audit.files])
+    counts = Table(Column("file", no_wrap=True), "lines", "errors", "notes", "kinds", box=box.SIMPLE)
     for file in audit.files:
         kinds = Counter(f.kind for f in file.findings)
         errors = sum(f.severity == "error" for f in file.findings)
         said = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
-        counts.add_row(Text(file.file), str(file.num_lines), str(errors), str(len(file.findings) - errors), said)
+        notes = len(file.findings) - errors
+        counts.add_row(Text(os.path.relpath(file.file, shared)), str(file.num_lines), str(errors), str(notes), said)
     console.print(counts)
     for file in audit.files:
         if file.num_unchecked:
