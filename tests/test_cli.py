@@ -75,7 +75,7 @@ FLAGS = {
     "eval": "arms batch-size device directions dtype families items json judge model num-units out overwrite samples "
     "seed suite think-prompt",
     "judge": "card json judge label labels num-items num-labels overwrite port seed",
-    "gap": "device json judge map-lr map-steps seed sensitivity total-count",
+    "gap": "allow device json judge map-lr map-steps seed sensitivity total-count",
     "report": "answers export json judge out variants",
     "view": "judge no-browser port",
     "compare": "allow json judge margin power",

@@ -391,4 +391,4 @@ def test_flags_of_the_other_kind_are_refused(capsys, tmp_path) -> None:
     code, _, err = run(capsys, tmp_path)
     assert code == 1 and "is not a run folder" in err
     code, _, err = run(capsys, write(tmp_path, json.dumps({"m": ORDINARY})), "--judge", "exact")
-    assert code == 2 and "--judge: only for a run folder" in err
+    assert code == 2 and "--judge: only for run folders" in err

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -19,22 +19,29 @@ if TYPE_CHECKING:
     from unigap.gap.published import CheckedScore, PublishedScore
     from unigap.gap.sensitivity import Variation
 
+Aspect = Literal["items", "judges", "sampling"]
+
 MOST_COLUMNS, FULL_WIDTH = 6, 116
 """With more categories, or in a narrower terminal, the table shows the means alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """Gap scores of a run with intervals; or the published Gap Score of a file of joint rates.
+    """Gap scores of runs with intervals; or the published Gap Score of a file of joint rates.
+
+    Several runs on the same items are put on one scale, by a Rasch model for each family and arm.
 
     A file {"model": [[p11, p10, p01, p00], ...]} is scored like by the script of the GapEval authors, whose flags are
     all taken: RATES_gapres.json is written beside it, and each score is shown with its conditioning check.
     """
 
-    source: Annotated[Positional[Path], arg(metavar="RUN|RATES.json")]
-    """Run folder, or file of joint rates."""
+    sources: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...|RATES.json")]
+    """Run folders, or one file of joint rates."""
     judge: Name = None
-    """Of a run: whose verdicts; needed when the run has several judges."""
+    """Of runs: whose verdicts; needed when a run has several judges."""
+    allow: tuple[Aspect, ...] = ()
+    """Of several runs: what they may differ in. items: take the units with the same items. sampling: settings, seed,
+    think prompt, suite version. The models may always differ."""
     map_steps: int = 2000
     """Of a rates file, as all below but --json: optimiser steps. The fit does not converge: part of the score."""
     map_lr: float = 0.05
@@ -51,35 +58,45 @@ class Gap:
     """Write the numbers as JSON here too."""
 
     def run(self) -> None:
-        if self.source.is_dir():
-            self._refuse("a rates file", "map_steps", "map_lr", "total_count", "seed", "device", "sensitivity")
-            from unigap.report.estimate import estimate_run
-
-            with argument_errors():
-                estimate_run(self.source, self.judge, self.json)
+        paths = [*self.sources]
+        if not paths:
+            raise ArgumentError("name run folders, or one file of joint rates")
+        if not paths[0].is_dir():
+            if len(paths) > 1:
+                raise ArgumentError(f"{paths[0]} is no folder; of files of joint rates one is taken at a time")
+            self._refuse("run folders", "judge", "allow")
+            _score_file(self, paths[0])
             return
-        self._refuse("a run folder", "judge")
-        _score_file(self)
+        self._refuse("a rates file", "map_steps", "map_lr", "total_count", "seed", "device", "sensitivity")
+        from unigap.report.estimate import estimate_run
+        from unigap.report.together import estimate_runs
+
+        with argument_errors():
+            if len(paths) > 1:
+                estimate_runs(paths, self.judge, allow=self.allow, json_path=self.json)
+            else:
+                self._refuse("several runs", "allow")
+                estimate_run(paths[0], self.judge, self.json)
 
     def _refuse(self, kind: str, *names: str) -> None:
         defaults = {field.name: field.default for field in fields(self)}
         if given := [name for name in names if getattr(self, name) != defaults[name]]:
             flags = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise ArgumentError(f"{flags}: only for {kind}, and {self.source} is not one")
+            raise ArgumentError(f"{flags}: only for {kind}")
 
 
-def _score_file(command: Gap) -> None:
+def _score_file(command: Gap, source: Path) -> None:
     from unigap.disk import explain_os_errors, write_files
     from unigap.gap.published import PublishedSettings, published_scores
     from unigap.gap.rates import read_rates, results_file, results_path
     from unigap.gap.sensitivity import sensitivity
 
-    rates = read_rates(command.source)
+    rates = read_rates(source)
     with argument_errors():
         settings = PublishedSettings(steps=command.map_steps, lr=command.map_lr, total_count=command.total_count)
         scores = published_scores(rates, settings, seed=command.seed)
     variations = sensitivity(rates, settings) if command.sensitivity else []
-    out = results_path(command.source)
+    out = results_path(source)
     gaps = {model: [category.value for category in score.categories] for model, score in scores.items()}
     files = [(out, results_file(gaps))]
     if command.json is not None:

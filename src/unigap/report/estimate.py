@@ -1,4 +1,5 @@
-"""The gap of a run with everything it stands on, for `unigap gap RUN`: one row for each family and arm.
+"""The gap of a run with everything it stands on, for `unigap gap RUN`: one row for each family and arm, and for several
+runs (`unigap.report.together`) for each model.
 
 Statistics are those of `unigap.gap.score`; this file reads verdicts, and shows and writes numbers.
 """
@@ -20,7 +21,7 @@ from rich.text import Text
 from unigap.disk import explain_os_errors, write_files
 from unigap.gap.intervals import Interval
 from unigap.gap.outcomes import Outcomes
-from unigap.gap.score import GapResult, ModelGap, gap_score
+from unigap.gap.score import GapResult, ModelGap, PriorPull, gap_score
 from unigap.items import ARMS_OF, DIRECTIONS, Arm, Item
 from unigap.report.comparable import LoadedRun, load_run
 from unigap.report.scores import UnitScore
@@ -37,27 +38,26 @@ HEADER = (
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyGap:
-    """The gap of one family in one arm."""
+    """The gap of one model in one family and arm."""
 
     family: str
     arm: Arm
+    gap: ModelGap
     result: GapResult
+    """That the gap is one of."""
     num_asked: int
     """Units of the family; those without a scored answer in a direction are left out."""
-
-    @property
-    def gap(self) -> ModelGap:
-        return self.result.gaps[0]
 
     def to_json(self) -> dict[str, Any]:
         """Rates and differences as shares; null for what is not a number or not finite."""
         gap, joint = self.gap, self.gap.joint
-        pull = gap.theta_pull
+        pull, difficulties = gap.theta_pull, gap.b_pull
         cells = {name: _interval_json(getattr(joint, name)) for name in ("p11", "p10", "p01", "p00", "agreement")}
         return _finite(
             {
                 "family": self.family,
                 "arm": self.arm,
+                "model": gap.model,
                 "units": gap.rate.num_units,
                 "units_asked": self.num_asked,
                 "clusters": gap.rate.num_clusters,
@@ -66,7 +66,8 @@ class FamilyGap:
                 "gap": _interval_json(gap.rate),
                 "gap_logit": {"logit": gap.logit.logit, "low": gap.logit.low, "high": gap.logit.high},
                 "scale": self.result.scale,
-                "prior": {"width": self.result.theta_width, "gap_at_half": pull.half, "gap_at_twice": pull.twice},
+                "prior": _pull_json(self.result.theta_width, pull),
+                "prior_of_difficulties": _pull_json(self.result.b_width, difficulties) if difficulties else None,
                 "p": gap.p,
                 "test": gap.test,
                 **cells,
@@ -100,10 +101,13 @@ def estimate_run(folder: Path, judge: str | None, json_path: Path | None) -> Non
         )
     print_gaps(gaps, Console(width=None if sys.stdout.isatty() else FULL_WIDTH))
     if json_path is not None:
-        data = {"schema": SCHEMA, "run": run.to_json(), "gaps": [gap.to_json() for gap in gaps]}
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-        with explain_os_errors(json_path.parent, safe="Nothing was lost"):
-            write_files([(json_path, text.encode("utf-8", "backslashreplace"))])
+        write_json(json_path, {"schema": SCHEMA, "run": run.to_json(), "gaps": [gap.to_json() for gap in gaps]})
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    with explain_os_errors(path.parent, safe="Nothing was lost"):
+        write_files([(path, text.encode("utf-8", "backslashreplace"))])
 
 
 def family_gaps(run: LoadedRun) -> list[FamilyGap]:
@@ -123,15 +127,21 @@ def _family_gap(run: LoadedRun, family: str, items: Sequence[Item], arm: Arm) ->
     units_D = [run.scores.units(items, (direction, arm)) for direction in DIRECTIONS]
     if not any(u.scored and g.scored for u, g in zip(*units_D, strict=True)):
         return None
-    num_samples = max(len(unit.statuses) for units in units_D for unit in units)
     outcomes = Outcomes(
         models=(run.identity.model.name,),
         units=tuple(unit.unit for unit in units_D[0]),
         clusters=tuple(unit.cluster for unit in units_D[0]),
-        right=np.stack([[_right(unit, num_samples) for unit in units] for units in units_D], axis=1)[None],
+        right=right_answers(units_D)[None],
     )
     # A judge that could not score a picture must not hide the others; how many are left is shown.
-    return FamilyGap(family=family, arm=arm, result=gap_score(outcomes, missing="drop"), num_asked=len(outcomes.units))
+    result = gap_score(outcomes, missing="drop")
+    return FamilyGap(family=family, arm=arm, gap=result.gaps[0], result=result, num_asked=len(outcomes.units))
+
+
+def right_answers(units_D: Sequence[Sequence[UnitScore]], num_samples: int = 0) -> np.ndarray:
+    """1 right, 0 wrong, NaN not scored, as (units, 2, samples), of units in both directions; at least `num_samples`."""
+    num_samples = max(num_samples, *(len(unit.statuses) for units in units_D for unit in units))
+    return np.stack([[_right(unit, num_samples) for unit in units] for units in units_D], axis=1)
 
 
 def _right(unit: UnitScore, num_samples: int) -> list[float]:
@@ -186,10 +196,14 @@ def _table(gaps: Sequence[FamilyGap], columns: Sequence[Column]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for title in ("family", "arm"):
         table.add_column(title, no_wrap=True)
+    several = len(gaps[0].result.gaps) > 1
+    if several:
+        table.add_column("model", overflow="fold")
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
     for row in gaps:
-        table.add_row(Text(row.family), row.arm, *(column.text(row) for column in columns))
+        model = [Text(row.gap.model)] if several else []
+        table.add_row(Text(row.family), row.arm, *model, *(column.text(row) for column in columns))
     return table
 
 
@@ -228,7 +242,8 @@ def _logits(gap: ModelGap) -> Text:
 
 
 def _pull(gap: ModelGap) -> str:
-    return f"{_signed(gap.theta_pull.half, 2)}, {_signed(gap.theta_pull.twice, 2)}"
+    pulls = [gap.theta_pull, gap.b_pull] if gap.b_pull else [gap.theta_pull]
+    return "\n".join(f"{_signed(pull.half, 2)}, {_signed(pull.twice, 2)}" for pull in pulls)
 
 
 def _deviations(row: FamilyGap) -> str:
@@ -245,11 +260,17 @@ def _over(estimate: str, interval: str, style: str = "") -> Text:
 
 
 def _legend(gaps: Sequence[FamilyGap]) -> Iterator[str]:
-    width = gaps[0].result.theta_width
-    yield (
-        "logits: log odds of the mean rate, averaged over difficulty; a single run supports no item response model. "
-        f"Prior of each: normal, sd {width:g}"
-    )
+    result = gaps[0].result
+    if len(result.gaps) == 1:
+        yield (
+            "logits: log odds of the mean rate, averaged over difficulty; a single run supports no item response "
+            f"model. Prior of each: normal, sd {result.theta_width:g}"
+        )
+    else:
+        yield (
+            "logits: one Rasch model of all runs, a unit equally difficult in both directions. Priors: normal, sd "
+            f"{result.theta_width:g} of abilities (upper row) and {result.b_width:g} of difficulties (lower row)"
+        )
     yield "p of no gap: the two directions swapped at random within clusters"
     methods = {row.gap.rate.method for row in gaps}
     if "cluster bootstrap" in methods:
@@ -262,6 +283,10 @@ def _legend(gaps: Sequence[FamilyGap]) -> Iterator[str]:
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def _pull_json(width: float | None, pull: PriorPull) -> dict[str, Any]:
+    return {"width": width, "gap_at_half": pull.half, "gap_at_twice": pull.twice}
 
 
 def _interval_json(interval: Interval) -> dict[str, Any]:
