@@ -41,7 +41,8 @@ class Eval:
     """
 
     model: str = "tiny"
-    """Who is asked: "tiny", "tiny:FOLDER" for other weights, or "their.module:Class"."""
+    """Who is asked: "tiny", "tiny:FOLDER" for other weights, "openai:MODEL@URL" for a server (docs/models.md), or
+    "their.module:Class"."""
     suite: str = "sandbox"
     """Named list of families to make items of."""
     families: Names = ()

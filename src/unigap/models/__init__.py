@@ -6,12 +6,13 @@ from pathlib import Path
 from unigap.errors import UnknownNameError
 from unigap.models.protocol import Model
 
-MODELS: dict[str, str] = {"tiny": "unigap.models.tiny.model:TinyModel"}
-"""Name -> "module:class", imported on use. A class has `from_pretrained(folder, *, device, dtype)`."""
+MODELS: dict[str, str] = {"tiny": "unigap.models.tiny.model:TinyModel", "openai": "unigap.models.remote:RemoteModel"}
+"""Name -> "module:class", imported on use. A class has `from_pretrained(folder, *, device, dtype)`; that of a model
+behind a URL has `from_address(address)` instead."""
 
 
 def find_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Model:
-    """Load a model by name: "tiny", "tiny:FOLDER" for other weights, or "their.module:Class".
+    """Load a model by name: "tiny", "tiny:FOLDER", "openai:MODEL@URL" (docs/models.md) or "their.module:Class".
 
     Args:
         device: "auto" takes a GPU if there is one and the model can use it.
@@ -19,12 +20,20 @@ def find_model(name: str, *, device: str = "auto", dtype: str = "auto") -> Model
 
     Raises:
         UnknownNameError: No table entry and no importable class of that name.
-        ValueError: torch does not see that device.
+        ValueError: torch does not see that device, or an address is not one.
         WeightsError: The weights are missing or damaged.
     """
+    kind, _, argument = name.partition(":")
+    if kind == "openai":
+        try:
+            from unigap.models.remote import RemoteModel
+        except ModuleNotFoundError as error:
+            if error.name not in ("openai", "httpx2"):
+                raise
+            raise ValueError('models over HTTP need the extra "remote": pip install "unigap[remote]"') from None
+        return RemoteModel.from_address(argument)
     import torch
 
-    kind, _, argument = name.partition(":")
     folder = None
     if kind in MODELS:
         module, _, attribute = MODELS[kind].partition(":")
