@@ -78,6 +78,7 @@ FLAGS = {
     "gap": "allow device json judge map-lr map-steps seed sensitivity total-count",
     "report": "answers export json judge out variants",
     "view": "judge no-browser port",
+    "serve": "batch-size device dtype host max-body-mb max-requests max-side-px model port think-prompt wait-ms",
     "compare": "allow json judge margin power",
     "items make": "families num-units out seed split suite",
     "items export": "arm by format images judge out",

@@ -21,6 +21,7 @@ from unigap.cli.gap import Gap
 from unigap.cli.items import Items
 from unigap.cli.judge import JudgeRun
 from unigap.cli.report import Report
+from unigap.cli.serve import Serve
 from unigap.cli.train import Train, pretrain
 from unigap.cli.view import View
 from unigap.errors import CannotAskError, CannotJudgeError, ItemFileError, UnigapError, UnknownNameError
@@ -35,6 +36,7 @@ Command = (
     | Annotated[View, subcommand("view")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Items, subcommand("items")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Train, subcommand("train")]
 )
 
