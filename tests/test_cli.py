@@ -98,7 +98,7 @@ def test_flags_are_frozen(capsys, command):
 def test_commands_are_frozen(capsys):
     _, text, _ = run(capsys, "--help")
     found = re.findall(r"^\W*[•*] (\w+)", text, flags=re.MULTILINE)
-    assert found == "eval judge gap report view compare items train".split()
+    assert found == "eval judge gap report view compare items serve train".split()
     assert "{pretrain}" in run(capsys, "train", "--help")[1]
 
 

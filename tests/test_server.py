@@ -219,9 +219,9 @@ def test_a_thought_asked_for_alone_and_sent_back_gives_what_think_gives(tiny_url
 
 
 def test_an_evaluation_over_http_gives_the_verdicts_of_the_model_in_process(tiny, tiny_url, tmp_path):
-    remote = find_model(f"openai:tiny@{tiny_url}/v1?draw=vllm-omni&pictures=sandbox")
-    items = list(make_items(["plain", "math1", "mapping1"], num_units=4, seed=3))
-    config = EvalConfig(arms=("normal",), seed=3)
+    remote = find_model(f"openai:tiny@{tiny_url}/v1?draw=vllm-omni&thought=field&pictures=sandbox")
+    items = list(make_items(["plain", "math1", "mapping1", "counting"], num_units=3, seed=3))
+    config = EvalConfig(seed=3)
     folders = [
         evaluate(model, items, tmp_path / str(index), config, run_config={"pictures": "sandbox"}).folder
         for index, model in enumerate((tiny, remote))
@@ -229,9 +229,10 @@ def test_an_evaluation_over_http_gives_the_verdicts_of_the_model_in_process(tiny
     for folder in folders:
         judge_run(folder, ExactJudge())
     here, there = ({v.key: v.verdict for v in folder.verdicts("exact")} for folder in folders)
-    assert len(here) == 2 * len(items) and here == there
-    pictures = [{r.key: r.image_sha256 for r in folder.records()} for folder in folders]
-    assert pictures[0] == pictures[1]
+    # Two arms in text, four in pictures.
+    assert len(here) == 6 * len(items) and here == there
+    made = [{r.key: (r.image_sha256, r.text, r.thought) for r in folder.records()} for folder in folders]
+    assert made[0] == made[1]
 
 
 def test_temperature_of_a_picture_is_honoured(tiny, tiny_url):

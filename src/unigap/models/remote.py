@@ -23,7 +23,7 @@ from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextO
 from unigap.models.replies import MODERATION_CODES, READERS, Shape, read_chat_text, read_gemini_text
 from unigap.records import Outcome
 
-SETTINGS = ("draw", "size", "seed", "pictures", "concurrency", "timeout", "budget", "body.NAME")
+SETTINGS = ("draw", "size", "seed", "thought", "pictures", "concurrency", "timeout", "budget", "body.NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,9 @@ class RemoteSampling(Sampling):
     """WIDTHxHEIGHT in pixels; None is the server's own."""
     send_seed: bool = True
     """Whether requests carry `seed`; some services refuse fields that they do not know."""
+    thought: Literal["text", "field"] = "text"
+    """How the instruction to think and a finished thought travel by chat: as a system message and a text behind the
+    content, which every server takes; or in the body fields of `unigap serve`, which thinks as in one process."""
     draw_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of drawing requests, as given."""
 
@@ -46,6 +49,10 @@ class RemoteSampling(Sampling):
             raise UnknownNameError("draw", self.draw, get_args(Shape))
         if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.size):
             raise ValueError(f"size is WIDTHxHEIGHT in pixels, e.g. 1024x1024; got {self.size!r}")
+        if self.thought not in ("text", "field"):
+            raise UnknownNameError("thought", self.thought, ("text", "field"))
+        if self.thought == "field" and self.draw not in (None, "vllm-omni"):
+            raise ValueError(f"thought=field is for draw=vllm-omni, which is how unigap serve draws; got {self.draw}")
         if self.size is not None and self.draw in ("openrouter", "gemini"):
             raise ValueError(f"{self.draw} takes no size in pixels; name its own field, e.g. body.image_config={{...}}")
 
@@ -108,6 +115,7 @@ class RemoteModel:
             draw=given.get("draw"),  # type: ignore[arg-type]  (checked by RemoteSampling)
             size=given.get("size"),
             send_seed=seed == "yes",
+            thought=given.get("thought", "text"),  # type: ignore[arg-type]  (checked by RemoteSampling)
             draw_body=body,
         )
         return cls(model, RemoteClient(url, settings=settings), sampling=sampling, pictures=pictures)
@@ -181,12 +189,15 @@ class RemoteModel:
             {"type": "text", "text": part}
             if isinstance(part, str)
             else {"type": "image_url", "image_url": {"url": data_uri(_png(part))}}
-            for part in _parts(request)
+            for part in (request.content if settings.thought == "field" else _parts(request))
         ]
         messages = [{"role": "user", "content": content}]
-        if request.think_prompt is not None:
+        fields: dict[str, Any] = {}
+        if settings.thought == "field":
+            fields = _given(think_prompt=request.think_prompt, thought=request.thought)
+        elif request.think_prompt is not None:
             messages.insert(0, {"role": "system", "content": request.think_prompt})
-        return {"model": self.model, "messages": messages} | self._seed(settings, seed)
+        return {"model": self.model, "messages": messages} | fields | self._seed(settings, seed)
 
     def _gemini_post(self, request: Request, generation: dict[str, Any], settings: RemoteSampling, seed: int) -> Post:
         parts = [
