@@ -34,7 +34,7 @@ class Rule:
 
     left: str
     right: str
-    """A symbol as written, or an object's canonical name."""
+    """A symbol as written, or an object: its canonical name, or in an audit the words."""
     names_object: bool
 
 

@@ -9,16 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unigap.benchmarks.nouns import same_noun
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A symbol, and what it stands for."""
-
-    left: str
-    right: str
-    names_object: bool
-    """`right` is an object, not another symbol."""
+from unigap.benchmarks.phrases import Rule
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from unigap.gap.outcomes import Outcomes
 from unigap.gap.score import GapResult, ModelGap, PriorPull, gap_score
 from unigap.items import ARMS_OF, DIRECTIONS, Arm, Item
 from unigap.report.comparable import LoadedRun, load_run
-from unigap.report.scores import UnitScore
+from unigap.report.scores import UnitScore, right_answers
 
 SCHEMA = 1
 FULL_WIDTH = 118
@@ -131,22 +131,17 @@ def _family_gap(run: LoadedRun, family: str, items: Sequence[Item], arm: Arm) ->
         models=(run.identity.model.name,),
         units=tuple(unit.unit for unit in units_D[0]),
         clusters=tuple(unit.cluster for unit in units_D[0]),
-        right=right_answers(units_D)[None],
+        right=both_directions(units_D)[None],
     )
     # A judge that could not score a picture must not hide the others; how many are left is shown.
     result = gap_score(outcomes, missing="drop")
     return FamilyGap(family=family, arm=arm, gap=result.gaps[0], result=result, num_asked=len(outcomes.units))
 
 
-def right_answers(units_D: Sequence[Sequence[UnitScore]], num_samples: int = 0) -> np.ndarray:
-    """1 right, 0 wrong, NaN not scored, as (units, 2, samples), of units in both directions; at least `num_samples`."""
+def both_directions(units_D: Sequence[Sequence[UnitScore]], num_samples: int = 0) -> np.ndarray:
+    """Right answers of the same units in both directions, as (units, 2, samples); at least `num_samples`."""
     num_samples = max(num_samples, *(len(unit.statuses) for units in units_D for unit in units))
-    return np.stack([[_right(unit, num_samples) for unit in units] for units in units_D], axis=1)
-
-
-def _right(unit: UnitScore, num_samples: int) -> list[float]:
-    values = [math.nan if right is None else float(right) for right in unit.right]
-    return values + [math.nan] * (num_samples - len(values))
+    return np.stack([right_answers(units, num_samples) for units in units_D], axis=1)
 
 
 # ---- terminal --------------------------------------------------------------------------------------------------------

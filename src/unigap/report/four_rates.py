@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from unigap import scenes
 from unigap.benchmarks.gapeval import CATEGORIES
-from unigap.gap.joint import joint_rates
 from unigap.items import Arm, Item
 from unigap.records import RunFolder
-from unigap.report.scores import Scores, UnitScore, collect_scores
-
-# U units, S samples
+from unigap.report.scores import Scores, collect_scores
+from unigap.report.summary import joint_of
 
 By = Literal["family", "category"]
 
@@ -65,18 +61,6 @@ def _row_name(family: str, by: By) -> str:
 def _row(scores: Scores, name: str, items: Sequence[Item], arm: Arm) -> FourRates:
     understanding = scores.units(items, ("understanding", arm))
     generation = scores.units(items, ("generation", arm))
-    num_samples = max(len(unit.statuses) for unit in (*understanding, *generation))
-    joint = joint_rates(
-        _array(understanding, num_samples), _array(generation, num_samples), [unit.cluster for unit in generation]
-    )
+    joint = joint_of(understanding, generation)
     p11, p10, p01, p00 = (cell.rate for cell in (joint.p11, joint.p10, joint.p01, joint.p00))
     return FourRates(name=name, num_units=joint.num_units, rates=(p11, p10, p01, p00))
-
-
-def _array(units: Sequence[UnitScore], num_samples: int) -> np.ndarray:
-    """1 right, 0 wrong, NaN not scored, as (units, samples)."""
-    values = {"correct": 1.0, "incorrect": 0.0, "refused": 0.0}
-    scores_US = np.full((len(units), num_samples), np.nan)
-    for scores_S, unit in zip(scores_US, units, strict=True):
-        scores_S[: len(unit.statuses)] = [values.get(status, np.nan) for status in unit.statuses]
-    return scores_US

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+
 from unigap.arms import Question
 from unigap.items import Arm, Direction, Item
 from unigap.records import Key, Record, Verdict
@@ -52,6 +54,15 @@ class UnitScore:
         """The same over samples that were not refused."""
         answered = self.scored - self.statuses.count("refused")
         return self.statuses.count("correct") / answered if answered else None
+
+
+def right_answers(units: Sequence[UnitScore], num_samples: int = 0) -> np.ndarray:
+    """1 right, 0 wrong, NaN unscored or missing, as (units, samples); at least `num_samples` columns."""
+    num_samples = max(num_samples, *(len(unit.statuses) for unit in units)) if units else num_samples
+    right_US = np.full((len(units), num_samples), np.nan)
+    for row_S, unit in zip(right_US, units, strict=True):
+        row_S[: len(unit.statuses)] = [np.nan if right is None else right for right in unit.right]
+    return right_US
 
 
 @dataclass

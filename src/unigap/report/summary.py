@@ -18,7 +18,7 @@ from unigap.gap.joint import Joint, joint_rates
 from unigap.gap.ladder import Ladder, climb
 from unigap.items import ARMS_OF, DIRECTIONS, Arm, Direction, Item
 from unigap.report.findings import explain
-from unigap.report.scores import Scores, UnitScore
+from unigap.report.scores import Scores, UnitScore, right_answers
 from unigap.scenes import FAMILIES, Chance, find_family
 
 SCHEMA = 1
@@ -275,15 +275,8 @@ def climb_ladder(units: Mapping[Question, Sequence[UnitScore]]) -> Ladder | None
 def joint_of(understanding: Sequence[UnitScore], generation: Sequence[UnitScore]) -> Joint:
     """How the two directions of the same units fall together."""
     num_samples = max(len(unit.statuses) for unit in (*understanding, *generation))
-    first_US, second_US = (
-        [[*map(_as_number, unit.right), *[math.nan] * (num_samples - len(unit.right))] for unit in units]
-        for units in (understanding, generation)
-    )
+    first_US, second_US = (right_answers(units, num_samples) for units in (understanding, generation))
     return joint_rates(first_US, second_US, [unit.cluster for unit in understanding])
-
-
-def _as_number(right: bool | None) -> float:
-    return math.nan if right is None else float(right)
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------

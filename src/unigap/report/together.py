@@ -16,7 +16,7 @@ from unigap.gap.outcomes import Outcomes
 from unigap.gap.score import GapResult, gap_score
 from unigap.items import ARMS_OF, DIRECTIONS, Arm
 from unigap.report.comparable import Aspect, LoadedRun, common_units, differences, load_run, refuse_incomparable
-from unigap.report.estimate import FULL_WIDTH, SCHEMA, FamilyGap, print_gaps, right_answers, write_json
+from unigap.report.estimate import FULL_WIDTH, SCHEMA, FamilyGap, both_directions, print_gaps, write_json
 from unigap.report.scores import UnitScore
 
 
@@ -105,7 +105,7 @@ def _outcomes(runs: Sequence[LoadedRun], family: str, arm: Arm, units: Collectio
         models=_names(runs),
         units=tuple(unit.unit for unit in asked[0][0]),
         clusters=tuple(unit.cluster for unit in asked[0][0]),
-        right=np.stack([right_answers(units_D, num_samples) for units_D in asked]),
+        right=np.stack([both_directions(units_D, num_samples) for units_D in asked]),
     )
 
 
