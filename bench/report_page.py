@@ -83,7 +83,9 @@ def measure(browser: Browser, page: Path) -> tuple[float, float, float]:
     try:
         tab = context.new_page()
         tab.goto(page.as_uri())
-        tab.wait_for_function(f"performance.getEntriesByName('first-contentful-paint').length && {LOADED} > 0")
+        # Not wait_for_function: it evaluates inside the page, whose content policy forbids that.
+        while not tab.evaluate(f"performance.getEntriesByName('first-contentful-paint').length && {LOADED} > 0"):
+            tab.wait_for_timeout(10)
         return tab.evaluate(FIRST_PAINT), tab.evaluate(LOADED), tab.evaluate(FILTER)
     finally:
         context.close()
