@@ -15,13 +15,11 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from unigap.arms import CALLS, Asker, Question, Reply, Task, check_picture, item_seed, missing_abilities
 from unigap.disk import KeyedLines
 from unigap.errors import CannotAskError, CannotJudgeError, RunFolderError, UnknownNameError
 from unigap.items import ARMS, ARMS_OF, DIRECTIONS, SUITE_VERSION, Arm, Direction, Item
-from unigap.judges.protocol import Judge
+from unigap.judges.protocol import Judge, Submission
 from unigap.models.protocol import Ability, Model, Sampling
 from unigap.progress import Advance, show_progress
 from unigap.prompts import find_think_prompt
@@ -208,7 +206,8 @@ def evaluate(
     )
     if rank == 0:
         kept = asdict(config) if run_config is None else run_config
-        folder = RunFolder.start(out, identity, config={**kept, "world_size": size}, overwrite=overwrite)
+        kept = {**kept, "world_size": size, "image_root": image_root}
+        folder = RunFolder.start(out, identity, config=kept, overwrite=overwrite)
         folder.add_items(items)
         meet(out, rank, size)
     else:
@@ -385,7 +384,12 @@ class JudgeReport:
 
 
 def judge_run(
-    folder: RunFolder, judge: Judge, *, overwrite: bool = False, on_progress: Advance | None = None
+    folder: RunFolder,
+    judge: Judge,
+    *,
+    image_root: Path | None = None,
+    overwrite: bool = False,
+    on_progress: Advance | None = None,
 ) -> JudgeReport:
     """Judge every settled record that this judge has not scored, into verdicts/<judge>.jsonl.
 
@@ -393,6 +397,7 @@ def judge_run(
     picture that is missing or damaged on disk is unscored, with the reason, and the rest goes on.
 
     Args:
+        image_root: Folder that paths of the items' own pictures start from; None takes what run.json says.
         overwrite: Move verdicts of another version or prompt of the judge aside instead of refusing.
 
     Raises:
@@ -403,14 +408,17 @@ def judge_run(
     folder.prepare_verdicts(ref, overwrite=overwrite)
     verdicts, unscored = Counter[VerdictWord](), Counter[str]()
     num_before = 0
+    if image_root is None and (noted := folder.run["config"].get("image_root")):
+        image_root = Path(noted)
     with folder.verdict_log(judge.name) as log:
         records, done = folder.records(), folder.verdicts(judge.name)
+        shown = _Shown(folder, records, image_root)
         bar = nullcontext(on_progress) if on_progress else show_progress(f"judging by {judge.name}", len(records))
         with bar as advance:
             batch: list[Record] = []
 
             def flush() -> None:
-                rulings = _rule(folder, judge, batch)
+                rulings = _rule(judge, shown, batch)
                 made = map(Verdict.of, (record.key for record in batch), rulings, repeat(ref))
                 log.append(verdict.to_json() for verdict in made)
                 verdicts.update(ruling.verdict for ruling in rulings)
@@ -430,28 +438,40 @@ def judge_run(
     return JudgeReport(verdicts=verdicts, num_settled_before=num_before, unscored=unscored)
 
 
-def _rule(folder: RunFolder, judge: Judge, records: Sequence[Record]) -> list[Ruling]:
-    """One ruling per record: what needs no judge at once, texts and pictures in one call each."""
+@dataclass(frozen=True)
+class _Shown:
+    """What a judge is shown of a run."""
+
+    folder: RunFolder
+    records: KeyedLines[Record]
+    image_root: Path | None
+
+    def submission(self, record: Record) -> Submission:
+        item = self.folder.item(record.item_id)
+        if record.direction == "understanding":
+            return Submission(item=item, text=record.text, image_root=self.image_root)
+        text = self.records.get(record.key._replace(direction="understanding"))
+        return Submission(
+            item=item,
+            image=self.folder.load_image(record),
+            said=text.text if text else None,
+            image_root=self.image_root,
+        )
+
+
+def _rule(judge: Judge, shown: _Shown, records: Sequence[Record]) -> list[Ruling]:
+    """One ruling per record: what needs no judge at once, the rest in one call."""
     rulings: dict[int, Ruling] = {}
-    texts: dict[int, tuple[Item, str]] = {}
-    pictures: dict[int, tuple[Item, Image.Image]] = {}
+    submissions: dict[int, Submission] = {}
     for index, record in enumerate(records):
         if record.outcome != "ok":
             code = "refused" if record.outcome == "refused" else "unreadable"
             rulings[index] = Ruling.incorrect(code, record.detail or record.outcome)
-        elif record.direction == "understanding":
-            assert record.text is not None
-            texts[index] = (folder.item(record.item_id), record.text)
-        else:
-            item = folder.item(record.item_id)
-            try:
-                pictures[index] = (item, folder.load_image(record))
-            except RunFolderError as error:
-                rulings[index] = Ruling.unscored(str(error))
-    if texts:
-        said = judge.judge_texts([item for item, _ in texts.values()], [text for _, text in texts.values()])
-        rulings.update(zip(texts, said, strict=True))
-    if pictures:
-        said = judge.judge_pictures([item for item, _ in pictures.values()], [image for _, image in pictures.values()])
-        rulings.update(zip(pictures, said, strict=True))
+            continue
+        try:
+            submissions[index] = shown.submission(record)
+        except RunFolderError as error:
+            rulings[index] = Ruling.unscored(str(error))
+    if submissions:
+        rulings.update(zip(submissions, judge.judge(list(submissions.values())), strict=True))
     return [rulings[index] for index in range(len(records))]

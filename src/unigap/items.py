@@ -133,6 +133,8 @@ class Item:
     """Pictures shown with the question: "scene:..." (unigap.scenes.render) or a path beside the item file."""
     prompt_images: tuple[str, ...] = ()
     """Pictures shown with the prompt (an edit, or a picture to count and redraw)."""
+    reference_images: tuple[str, ...] = ()
+    """Pictures that show a right answer, for judges; left out of the JSON if there are none."""
     variant: str = ""
     """Kind within the family, e.g. "two" of plain; shown as its own row in detailed tables."""
     lang: str = "en"
@@ -145,7 +147,10 @@ class Item:
 
     def to_json(self) -> dict[str, Any]:
         """The item as one JSON object, keys sorted by `json.dumps(sort_keys=True)` where bytes matter."""
-        return asdict(self)
+        data = asdict(self)
+        if not self.reference_images:
+            del data["reference_images"]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Item":
@@ -167,7 +172,7 @@ class Item:
         fields["answer"] = answer_from_json(fields["answer"])
         if fields.get("other") is not None:
             fields["other"] = answer_from_json(fields["other"])
-        for name in ("images", "prompt_images"):
+        for name in ("images", "prompt_images", "reference_images"):
             value = fields.get(name, ())
             if isinstance(value, str) or not all(isinstance(path, str) for path in value):
                 raise ValueError(f'"{name}" must be a list of strings, found {value!r}')

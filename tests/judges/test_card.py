@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from PIL.Image import Image
 from tests.fakes import FakeModel, make_item
 
 from unigap.cli import main
@@ -19,6 +18,7 @@ from unigap.items import FreeText, Item
 from unigap.judges.card import ALL, Card, card_path, probe_card
 from unigap.judges.exact import ExactJudge
 from unigap.judges.labels import Labelled, draw_pictures, label_side, picture_strata, read_labels, write_labels
+from unigap.judges.protocol import Submission
 from unigap.records import Key, Ruling, RunFolder
 from unigap.report.corrected import correct_run
 from unigap.scenes import FAMILIES, make_items
@@ -32,16 +32,10 @@ class NoisyJudge(ExactJudge):
     def __init__(self, errors: Callable[[str], tuple[float, float]] = lambda family: (0.1, 0.2), seed: int = 0) -> None:
         self.errors, self.rng = errors, random.Random(seed)
 
-    def judge_texts(self, items: Sequence[Item], texts: Sequence[str]) -> list[Ruling]:
-        return self._flip(items, super().judge_texts(items, texts))
-
-    def judge_pictures(self, items: Sequence[Item], images: Sequence[Image]) -> list[Ruling]:
-        return self._flip(items, super().judge_pictures(items, images))
-
-    def _flip(self, items: Sequence[Item], rulings: list[Ruling]) -> list[Ruling]:
+    def judge(self, submissions: Sequence[Submission]) -> list[Ruling]:
         said = []
-        for item, ruling in zip(items, rulings, strict=True):
-            false_accept, false_reject = self.errors(item.family)
+        for one, ruling in zip(submissions, super().judge(submissions), strict=True):
+            false_accept, false_reject = self.errors(one.item.family)
             right = ruling.verdict == "correct"
             flip = self.rng.random() < (false_reject if right else false_accept)
             said.append(Ruling.correct() if right != flip else Ruling.incorrect("noise", ""))
@@ -57,10 +51,11 @@ class SilentJudge(ExactJudge):
     """Has nothing to say of every other answer."""
 
     name = "silent"
+    num_texts = 0
 
-    def judge_texts(self, items: Sequence[Item], texts: Sequence[str]) -> list[Ruling]:
-        rulings = super().judge_texts(items, texts)
-        return [ruling if index % 2 else Ruling.unscored("timeout") for index, ruling in enumerate(rulings)]
+    def judge_text(self, item: Item, text: str) -> Ruling:
+        self.num_texts += 1
+        return super().judge_text(item, text) if self.num_texts % 2 == 0 else Ruling.unscored("timeout")
 
 
 SANDBOX = list(make_items(["plain", "forward", "mapping1", "inverse"], num_units=60, seed=0))
@@ -113,11 +108,8 @@ def test_mistakes_that_are_accepted_more_often_than_others_are_noted():
     class Gullible(ExactJudge):
         name = "gullible"
 
-        def judge_texts(self, items: Sequence[Item], texts: Sequence[str]) -> list[Ruling]:
-            return [
-                Ruling.correct() if " or " in text else ruling
-                for text, ruling in zip(texts, super().judge_texts(items, texts), strict=True)
-            ]
+        def judge_text(self, item: Item, text: str) -> Ruling:
+            return Ruling.correct() if " or " in text else super().judge_text(item, text)
 
     text, picture = probe_card(Gullible(), SANDBOX, num_items=40).sides
     assert any("hedged 100%" in note for note in text.notes) and picture.notes == ()

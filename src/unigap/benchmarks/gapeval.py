@@ -93,7 +93,10 @@ def _item(root: Path, folder: Path) -> Item:
         raise ItemFileError(f'{path}: "subcategory" is {subcategory!r}; expected a string')
     answer, caption = _reference(path, data.get("reference"))
     problem = problem_pictures(folder)
-    shown = tuple(str(picture.relative_to(root).as_posix()) for picture in problem)
+    shown, references = (
+        tuple(str(picture.relative_to(root).as_posix()) for picture in pictures)
+        for pictures in (problem, _pictures(folder / REF_FOLDER))
+    )
     edits = not is_multi_hop(category)
     if edits and not shown:
         raise ItemFileError(
@@ -110,6 +113,7 @@ def _item(root: Path, folder: Path) -> Item:
         answer=answer,
         images=shown,
         prompt_images=shown if edits else (),
+        reference_images=references,
         variant=f"{category}: {subcategory}",
         source="gapeval",
     )

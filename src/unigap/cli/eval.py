@@ -79,7 +79,9 @@ class Eval:
     def run(self) -> None:
         from unigap.judges import find_judge
 
-        judge, items = find_judge(self.judge), _find_items(self)
+        with argument_errors():
+            judge = find_judge(self.judge)
+        items = _find_items(self)
         model = _load_model(self)
         items = _keep_inside(items, model)
         config = _check(self, judge, model, items)

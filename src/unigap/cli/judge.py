@@ -66,7 +66,9 @@ class JudgeRun:
             raise ArgumentError("--labels is for --card")
         if min(self.num_items, self.num_labels) < 1 or not 0 <= self.port < 2**16:
             raise ArgumentError("--num-items and --num-labels must be at least 1, --port from 0 to 65535")
-        folder, judge = RunFolder.open(self.folder), find_judge(self.judge)
+        folder = RunFolder.open(self.folder)
+        with argument_errors():
+            judge = find_judge(self.judge)
         # The model is not loaded again: a judge asks only for its name and its kind of pictures.
         drawn = folder.run["config"].get("pictures", "sandbox")
         asked = cast("Model", SimpleNamespace(name=folder.identity.model.name, pictures=drawn))

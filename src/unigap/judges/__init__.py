@@ -6,7 +6,10 @@ from unigap.errors import UnknownNameError
 from unigap.judges.protocol import Judge
 
 JUDGES: dict[str, str] = {"exact": "unigap.judges.exact:ExactJudge"}
-"""Name -> "module:class", imported on use. A class is made without arguments."""
+"""Name -> "module:class", imported on use; made without arguments."""
+
+REMOTE: dict[str, str] = {}
+"""The same of judges that ask a model behind a URL, named with it: "NAME:MODEL@URL", made by `from_address`."""
 
 
 def find_judge(name: str) -> Judge:
@@ -14,11 +17,17 @@ def find_judge(name: str) -> Judge:
 
     Raises:
         UnknownNameError: No table entry and no importable class of that name.
+        ValueError: An address is not one.
     """
-    module, _, attribute = JUDGES.get(name, name).partition(":")
+    kind, _, address = name.partition(":")
+    known = kind in REMOTE or name in JUDGES
+    module, _, attribute = (REMOTE | JUDGES).get(kind if kind in REMOTE else name, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)()
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        if name in JUDGES:
+        if kind in REMOTE and getattr(error, "name", "") in ("openai", "httpx2"):
+            raise ValueError('judges over HTTP need the extra "remote": pip install "unigap[remote]"') from None
+        if known:
             raise
-        raise UnknownNameError("judge", name, (*JUDGES, "their.module:Class")) from error
+        raise UnknownNameError("judge", name, (*JUDGES, *REMOTE, "their.module:Class")) from error
+    return found.from_address(address) if kind in REMOTE else found()

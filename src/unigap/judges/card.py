@@ -143,7 +143,7 @@ def probe_card(judge: Judge, items: Iterable[Item], *, num_items: int = 50, seed
             rulings: list[Ruling] = []
             for start in range(0, len(wanted), judge.batch_size):
                 batch = wanted[start : start + judge.batch_size]
-                rulings += _rule(judge, direction, batch)
+                rulings += judge.judge([probe.submission for probe in batch])
                 advance(len(batch))
             sides.append(_side(direction, wanted, rulings))
     ref = JudgeRef(name=judge.name, version=judge.version, prompt_sha256=judge.prompt_sha256)
@@ -158,13 +158,6 @@ def _draw_items(items: Iterable[Item], num_items: int, seed: int) -> list[Item]:
         entry, heap = (-hash64(f"{seed}/{item.id}"), item.id, item), families[item.family]
         heapq.heappush(heap, entry) if len(heap) < num_items else heapq.heappushpop(heap, entry)
     return [item for heap in families.values() for _, _, item in sorted(heap, key=lambda entry: entry[:2])]
-
-
-def _rule(judge: Judge, direction: Direction, probes: list[Probe]) -> list[Ruling]:
-    items = [probe.item for probe in probes]
-    if direction == "understanding":
-        return judge.judge_texts(items, [probe.text for probe in probes])
-    return judge.judge_pictures(items, [probe.image for probe in probes if probe.image])
 
 
 def _side(direction: Direction, probes: list[Probe], rulings: list[Ruling]) -> Side:

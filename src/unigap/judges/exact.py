@@ -21,6 +21,7 @@ from PIL.Image import Image
 from unigap.errors import CannotJudgeError
 from unigap.items import Answer, Character, Count, Counts, FreeText, Item, Object, Portrait
 from unigap.judges.options import read_options, spell_options
+from unigap.judges.protocol import Submission
 from unigap.judges.text_answers import (
     TextReading,
     read_count,
@@ -49,8 +50,10 @@ class ExactJudge:
     answer_kinds = frozenset({"count", "counts", "object", "portrait", "character"})
     batch_size = 256
 
-    def judge_texts(self, items: Sequence[Item], texts: Sequence[str]) -> list[Ruling]:
-        return [self.judge_text(item, text) for item, text in zip(items, texts, strict=True)]
+    def judge(self, submissions: Sequence[Submission]) -> list[Ruling]:
+        drawn = [(one.item, one.image) for one in submissions if one.image is not None]
+        pictures = iter(self.judge_pictures([item for item, _ in drawn], [image for _, image in drawn]))
+        return [next(pictures) if one.text is None else self.judge_text(one.item, one.text) for one in submissions]
 
     def judge_pictures(self, items: Sequence[Item], images: Sequence[Image]) -> list[Ruling]:
         readings = read_pictures(images)

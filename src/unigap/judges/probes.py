@@ -17,6 +17,7 @@ from PIL import Image
 
 from unigap.disk import hash64
 from unigap.items import Answer, Character, Count, Counts, Direction, Item, Object, Portrait
+from unigap.judges.protocol import Submission
 from unigap.scenes.render import ATTRIBUTES, CELL_PX, Grid, Scene, place, render, render_array
 from unigap.scenes.vocabulary import (
     GRID_SIDE,
@@ -49,6 +50,10 @@ class Probe:
     @property
     def right(self) -> bool:
         return self.kind in RIGHT_KINDS
+
+    @property
+    def submission(self) -> Submission:
+        return Submission(item=self.item, text=self.text if self.image is None else None, image=self.image)
 
 
 def make_probes(item: Item, *, seed: int = 0) -> Iterator[Probe]:

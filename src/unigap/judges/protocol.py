@@ -5,17 +5,40 @@ it cannot make sense of) is `Ruling.unscored`, with the reason; a judge does not
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
-from unigap.items import Item
+from unigap.items import Direction, Item
 from unigap.records import Ruling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What a model handed in for an item: a text or a picture, with what a judge may look at beside it."""
+
+    item: Item
+    text: str | None = None
+    image: Image | None = None
+    said: str | None = None
+    """Beside a picture: what the same model answered in text, in the same arm and sample; None if it did not."""
+    image_root: Path | None = None
+    """Folder that paths of the item's own pictures start from."""
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.image is None):
+            raise ValueError(f"item {self.item.id!r}: a submission is either a text or a picture")
+
+    @property
+    def direction(self) -> Direction:
+        return "understanding" if self.image is None else "generation"
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Every list it returns has one ruling per item, in order."""
+    """Says what is right."""
 
     name: str
     version: str
@@ -29,6 +52,6 @@ class Judge(Protocol):
     batch_size: int
     """How many it likes to get at once."""
 
-    def judge_texts(self, items: Sequence[Item], texts: Sequence[str]) -> list[Ruling]: ...
-
-    def judge_pictures(self, items: Sequence[Item], images: Sequence[Image]) -> list[Ruling]: ...
+    def judge(self, submissions: Sequence[Submission]) -> list[Ruling]:
+        """One ruling per submission, in order; texts and pictures may be mixed."""
+        ...

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 import openai
@@ -241,6 +241,44 @@ class RemoteClient:
     def _clean(self, text: str) -> str:
         """One line, without the key, cut only after the key is out so that no part of it stays."""
         return " ".join(self._without_key(text).split())[:REASON_CHARS]
+
+
+HTTP_SETTINGS = ("concurrency", "timeout", "budget")
+"""What every address may set, behind its question mark."""
+
+
+def read_address(address: str, what: str) -> tuple[str, str, dict[str, str]]:
+    """A model's name, its server's URL and the settings of "MODEL@URL?name=value&...".
+
+    Args:
+        what: Whose address, with its article and an example, for the message.
+
+    Raises:
+        ValueError: Not an address.
+    """
+    where, _, query = address.partition("?")
+    model, at, url = where.rpartition("@")
+    if not (model and at and url):
+        raise ValueError(f"{what}; got {where!r}")
+    return model, url, dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+
+
+def take_http_settings(given: dict[str, str], known: Sequence[str]) -> HttpSettings:
+    """The settings that every address may have, taken out of `given`.
+
+    Args:
+        known: What else may be there.
+
+    Raises:
+        ValueError: A setting is unknown, or has no such value.
+    """
+    if unknown := sorted(set(given) - {*known, *HTTP_SETTINGS}):
+        raise ValueError(f"unknown settings: {', '.join(unknown)}; known: {', '.join((*known, *HTTP_SETTINGS))}")
+    return HttpSettings(
+        concurrency=int(given.pop("concurrency", HttpSettings.concurrency)),
+        timeout_s=float(given.pop("timeout", HttpSettings.timeout_s)),
+        retry_budget_s=float(given.pop("budget", HttpSettings.retry_budget_s)),
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,18 +12,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import numpy as np
 from PIL.Image import Image
 
 from unigap.errors import UnknownNameError
-from unigap.models.http import Fault, HttpSettings, Post, RemoteClient, data_uri
+from unigap.models.http import Fault, Post, RemoteClient, data_uri, read_address, take_http_settings
 from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextOutput
 from unigap.models.replies import MODERATION_CODES, READERS, Shape, read_chat_text, read_gemini_text
 from unigap.records import Outcome
 
-SETTINGS = ("draw", "size", "seed", "thought", "pictures", "concurrency", "timeout", "budget", "body.NAME")
+SETTINGS = ("draw", "size", "seed", "thought", "pictures", "body.NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,26 +91,15 @@ class RemoteModel:
             ValueError: Not an address, an unknown setting, or a key is missing.
             UnknownNameError: An unknown way to draw or kind of pictures.
         """
-        where, _, query = address.partition("?")
-        model, at, url = where.rpartition("@")
-        if not (model and at and url):
-            raise ValueError(
-                f'a remote model is "openai:MODEL@URL", e.g. openai:m@http://127.0.0.1:8000/v1; got {where!r}'
-            )
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        example = 'a remote model is "openai:MODEL@URL", e.g. openai:m@http://127.0.0.1:8000/v1'
+        model, url, given = read_address(address, example)
         body = {name[5:]: _json_or_text(given.pop(name)) for name in list(given) if name.startswith("body.")}
-        if unknown := sorted(set(given) - set(SETTINGS)):
-            raise ValueError(f"unknown settings of a remote model: {', '.join(unknown)}; known: {', '.join(SETTINGS)}")
+        settings = take_http_settings(given, SETTINGS)
         pictures, seed = given.get("pictures", "photo"), given.get("seed", "yes")
         if pictures not in ("photo", "sandbox"):
             raise UnknownNameError("pictures", pictures, ("photo", "sandbox"))
         if seed not in ("yes", "no"):
             raise UnknownNameError("seed", seed, ("yes", "no"))
-        settings = HttpSettings(
-            concurrency=int(given.get("concurrency", HttpSettings.concurrency)),
-            timeout_s=float(given.get("timeout", HttpSettings.timeout_s)),
-            retry_budget_s=float(given.get("budget", HttpSettings.retry_budget_s)),
-        )
         sampling = RemoteSampling(
             draw=given.get("draw"),  # type: ignore[arg-type]  (checked by RemoteSampling)
             size=given.get("size"),

@@ -18,6 +18,7 @@ import numpy as np
 
 from unigap.items import Answer, Character, Count, Counts, FreeText, Object, Portrait
 from unigap.models.tiny import tokenizer as tok
+from unigap.models.tiny.learning import Sample, Target
 from unigap.models.tiny.pictures import Codebook
 from unigap.models.tiny.tokenizer import Tokenizer, base_words, split_words
 from unigap.scenes import Draft, Fact, find_family, split_of
@@ -56,22 +57,6 @@ TRAINED_ON = {
 formats, never a prompt with its answer), "never"."""
 
 MATHS, MAPPINGS = ("math1", "math2", "math3"), ("mapping1", "mapping2", "mapping3")
-
-
-Target = tuple[tuple[int, float], ...]
-"""What a token may be: (id, loss weight) pairs, at most MAX_ALTERNATIVES; empty for what is given."""
-
-MAX_ALTERNATIVES = 3
-"""A cell of a picture holds nothing or one of at most two kinds of objects."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One training sequence."""
-
-    ids: list[int]
-    targets: list[Target]
-    """One for each id."""
 
 
 def text_answer(answer: Answer, caption: str) -> str:

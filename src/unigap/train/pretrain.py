@@ -24,10 +24,11 @@ from unigap.environment import describe_environment
 from unigap.errors import TrainingError
 from unigap.items import DIRECTIONS
 from unigap.models.tiny import tokenizer as tok
+from unigap.models.tiny.learning import Sample, collate, weighted_losses
 from unigap.models.tiny.model import CARD_FILE, TinyModel
 from unigap.models.tiny.network import Network, NetworkConfig
 from unigap.progress import show_progress
-from unigap.train.mixture import MAX_ALTERNATIVES, MIXTURE, TRAINED_ON, Kit, Sample, draw_sample
+from unigap.train.mixture import MIXTURE, TRAINED_ON, Kit, draw_sample
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 
@@ -85,9 +86,6 @@ def samples_of_step(kit: Kit, config: PretrainConfig, step: int) -> list[Sample]
     return [draw_sample(kit, rng) for _ in range(config.samples_per_step)]
 
 
-_NOTHING = ((0, 0.0),) * MAX_ALTERNATIVES
-
-
 def batches(samples: Sequence[Sample], tokens_per_batch: int, pad: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Samples of like length together.
 
@@ -100,28 +98,15 @@ def batches(samples: Sequence[Sample], tokens_per_batch: int, pad: int) -> Itera
         end = start + 1
         while end < len(ordered) and (end + 1 - start) * len(ordered[end].ids) <= tokens_per_batch:
             end += 1
-        rows = ordered[start:end]
-        longest = len(rows[-1].ids)
-        ids_BT = torch.full((len(rows), longest), pad)
-        alternatives_BTK = torch.zeros((len(rows), longest, MAX_ALTERNATIVES), dtype=torch.long)
-        weights_BTK = torch.zeros((len(rows), longest, MAX_ALTERNATIVES))
-        for row, sample in enumerate(rows):
-            ids_BT[row, : len(sample.ids)] = torch.tensor(sample.ids)
-            padded = [(*target, *_NOTHING[len(target) :]) for target in sample.targets]
-            both_TK2 = torch.tensor(padded, dtype=torch.float64)
-            alternatives_BTK[row, : len(padded)] = both_TK2[..., 0].long()
-            weights_BTK[row, : len(padded)] = both_TK2[..., 1].float()
-        yield ids_BT, alternatives_BTK, weights_BTK
+        yield collate(ordered[start:end], pad)
         start = end
 
 
 def weighted_loss(network: Network, ids_BT: Tensor, alternatives_BTK: Tensor, weights_BTK: Tensor) -> Tensor:
     """Sum over tokens and their alternatives of weight x -log probability, in nats."""
-    learned_BT = weights_BTK[:, 1:].any(dim=-1)
     with torch.autocast(ids_BT.device.type, dtype=torch.bfloat16):
-        logits_NV = network.head(network.hidden(ids_BT[:, :-1])[learned_BT])
-    logprobs_NK = logits_NV.float().log_softmax(dim=-1).gather(1, alternatives_BTK[:, 1:][learned_BT])
-    return -(logprobs_NK * weights_BTK[:, 1:][learned_BT]).sum()
+        losses_NK, _ = weighted_losses(network, ids_BT, alternatives_BTK, weights_BTK)
+    return losses_NK.sum()
 
 
 class Optimizers:

@@ -6,7 +6,7 @@ A sequence is <bos>, the content (words, and pictures as <image> 18 codes </imag
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +17,15 @@ from PIL.Image import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unigap.errors import WeightsError
+from unigap.errors import TrainingError, WeightsError
 from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextOutput
 from unigap.models.tiny import tokenizer as tok
+from unigap.models.tiny.learning import Sample, Target, TinyLoss, collate
 from unigap.models.tiny.network import Cache, Network, NetworkConfig
 from unigap.models.tiny.pictures import TOKENS_PER_PICTURE, Codebook
 from unigap.models.tiny.rewrite import rewrite
 from unigap.models.tiny.tokenizer import Tokenizer
+from unigap.models.trainable import Example
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
 
@@ -36,6 +38,16 @@ class TinyModel:
     pictures: Literal["sandbox", "photo"] = "sandbox"
     batch_size = 64
     sampling = Sampling(max_think_tokens=96)
+    parts: Mapping[str, str] = {
+        "all": "",
+        "blocks": r"network\.blocks\.",
+        "attention": r"network\.blocks\.\d+\.(norm1|conv|gain|qkv|out)\b",
+        "mlp": r"network\.blocks\.\d+\.(norm2|up|down)\b",
+        "embeddings": r"network\.embed\.",
+        "head": r"network\.(norm|head)\.",
+    }
+    muon_matrices = r"network\.blocks\.\d+\.(qkv|out|up|down)\."
+    loss_kinds = ("text", "image")
 
     def __init__(
         self, network: Network, tokenizer: Tokenizer, codebook: Codebook, *, sha256: str, card: dict[str, Any]
@@ -124,6 +136,51 @@ class TinyModel:
         if known is None and (unread := self.tokenizer.unread_words(text)):
             return text, f"words never read in training: {', '.join(unread[:5])}"
         return text, ""
+
+    # ---- training (unigap.models.trainable.Trainable) ----------------------------------------------------------------
+
+    def prepare(self, example: Example) -> Sample:
+        """The sequence of an example; a picture to be drawn becomes its codes, each the one right next token.
+
+        Raises:
+            TrainingError: It exceeds the context.
+        """
+        token = self.tokenizer
+        learned: list[tuple[int, list[int], bool]] = []
+        if example.thought is not None:
+            written = [*token.encode(example.thought), token[tok.THOUGHT_END]]
+            learned.append((token[tok.THINK], written, example.learn_thought))
+        if example.answer is not None:
+            learned.append((token[tok.ANSWER], [*token.encode(example.answer), token[tok.EOS]], True))
+        if example.image is not None:
+            learned.append((token[tok.DRAW], token.codes(self.codebook.encode(example.image)), True))
+        ids = self.encode(Request(content=example.content), tok.BOS)[0][:-1]
+        targets: list[Target] = [()] * len(ids)
+        for mode, written, is_learned in learned:
+            ids += [mode, *written]
+            targets += [(), *(((index, example.weight),) if is_learned else () for index in written)]
+        if len(ids) > self.network.config.max_tokens:
+            longest = self.network.config.max_tokens
+            raise TrainingError(f"example {example.id} has {len(ids)} tokens; the model's context holds {longest}")
+        return Sample(ids, targets, example.id)
+
+    def weigh(self, row: Sample) -> tuple[float, ...]:
+        """Loss weight of words and of picture codes."""
+        text = image = 0.0
+        for target in row.targets:
+            for index, weight in target:
+                if index < self.tokenizer.first_code:
+                    text += weight
+                else:
+                    image += weight
+        return text, image
+
+    def collate(self, rows: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        ids_BT, alternatives_BTK, weights_BTK = collate(rows, self.tokenizer[tok.PAD])
+        return {"ids": ids_BT, "alternatives": alternatives_BTK, "weights": weights_BTK}
+
+    def loss_module(self) -> TinyLoss:
+        return TinyLoss(self.network, self.tokenizer.first_code)
 
     # ---- the protocol ----------------------------------------------------------------------------------------------
 
