@@ -76,7 +76,7 @@ FLAGS = {
     "seed suite think-prompt",
     "judge": "card json judge label labels num-items num-labels overwrite port seed",
     "gap": "allow device json judge map-lr map-steps seed sensitivity total-count",
-    "report": "answers export json judge out variants",
+    "report": "answers export json judge out steps variants",
     "view": "judge no-browser port",
     "serve": "batch-size device dtype host max-body-mb max-requests max-side-px model port think-prompt wait-ms",
     "compare": "allow json judge margin power",

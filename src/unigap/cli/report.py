@@ -27,11 +27,14 @@ class Report:
     variants: bool = False
     """Give each variant of a family a row of its own."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Of one run: write the table as JSON here too."""
+    """Of one run: write the table as JSON here too. With --steps: the curves and lags."""
     out: Annotated[Path | None, arg(metavar="PAGE.html")] = None
     """Of several runs: the page to write. Of one run: a copy of its page."""
     export: Annotated[Path | None, arg(metavar="FILE.{md,csv,parquet}")] = None
     """Write the table as Markdown, or in long form (a row a family, direction and arm) as CSV or Parquet."""
+    steps: Annotated[tuple[int, ...], arg(metavar="N ...")] = ()
+    """Of several runs that are checkpoints of one training run: their steps, in the order of the runs. The page then
+    shows both directions and the gap along training, and how much later drawing is learned."""
     answers: bool = False
     """With --export: a row an answer instead, with its texts and verdict; CSV or Parquet."""
 
@@ -42,6 +45,8 @@ class Report:
         runs = [(folder := RunFolder.open(path), judge_of(folder, self.judge)) for path in self.folders]
         if len(runs) == 1:
             self._report(*runs[0])
+        elif self.steps:
+            self._over_steps()
         elif self.out is not None:
             self._side_by_side(runs, self.out)
         if self.export is not None:
@@ -58,8 +63,10 @@ class Report:
                 f"{len(self.folders)} runs: name the page to write with --out PAGE.html, or a table with --export; "
                 '"unigap compare" tests their differences'
             )
-        if len(self.folders) > 1 and (self.json or self.variants):
+        if len(self.folders) > 1 and ((self.json and not self.steps) or self.variants):
             raise ArgumentError("--json and --variants are of one run; --export takes several")
+        if self.steps and (len(self.folders) < 2 or self.out is None):
+            raise ArgumentError("--steps is for several runs and needs --out PAGE.html")
         if self.export is not None and self.export.suffix not in SUFFIXES:
             raise ArgumentError(f"--export {self.export}: the name must end in one of: {', '.join(SUFFIXES)}")
         if self.answers and (self.export is None or self.export.suffix == ".md"):
@@ -73,6 +80,19 @@ class Report:
         if self.out is not None:
             write_output(self.out, (folder.path / FILE).read_bytes())
             print(f"copy: {self.out}")
+
+    def _over_steps(self) -> None:
+        from unigap.report.over_steps import load_steps, print_lags, write_curves, write_page
+        from unigap.report.run import write_output
+
+        assert self.out is not None
+        with argument_errors():
+            page = load_steps(self.folders, self.steps, self.judge)
+        print_lags(page, console())
+        write_output(self.out, write_page(page).encode("utf-8", "backslashreplace"))
+        print(f"page: {self.out}")
+        if self.json is not None:
+            write_curves(self.json, page)
 
     def _side_by_side(self, runs: "list[tuple[RunFolder, str]]", out: Path) -> None:
         from datetime import date

@@ -76,7 +76,7 @@ def models_together(runs: Sequence[LoadedRun]) -> tuple[list[FamilyGap], list[Mi
     for family in dict.fromkeys(item.family for item in runs[0].scores.items):
         units = {unit for name, unit in common if name == family}
         for arm in ARMS_OF["understanding"]:
-            outcomes = _outcomes(runs, family, arm, units)
+            outcomes = outcomes_together(runs, family, arm, units)
             if outcomes is None:
                 continue
             # What no model has scored in a direction must not hide the rest; how many are left is shown.
@@ -89,8 +89,8 @@ def models_together(runs: Sequence[LoadedRun]) -> tuple[list[FamilyGap], list[Mi
     return gaps, misfits
 
 
-def _outcomes(runs: Sequence[LoadedRun], family: str, arm: Arm, units: Collection[str]) -> Outcomes | None:
-    """None unless every run has a unit with scored answers in both directions."""
+def outcomes_together(runs: Sequence[LoadedRun], family: str, arm: Arm, units: Collection[str]) -> Outcomes | None:
+    """What every run got right of some units of a family; None unless each has one scored in both directions."""
     asked: list[list[list[UnitScore]]] = []
     for run in runs:
         items = [item for item in run.scores.items if item.family == family and item.unit in units]
