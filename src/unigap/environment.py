@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("unigap", "torch", "numpy", "scipy", "pillow", "safetensors", "transformers", "diffusers")
+PACKAGES = (
+    "unigap", "torch", "numpy", "scipy", "pillow", "safetensors", "accelerate", "peft", "transformers", "diffusers",
+)  # fmt: skip
 
 
 def describe_environment() -> dict[str, Any]:

@@ -122,6 +122,12 @@ class Trainable(Model, Protocol[Row]):
         """
         ...
 
-    def save_pretrained(self, folder: Path, card: dict[str, Any]) -> None:
-        """Write weights and card (which gains the weights' sha256) for `from_pretrained`."""
+    def save_pretrained(
+        self, folder: Path, card: dict[str, Any], *, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write weights and card (which gains the weights' sha256) for `from_pretrained`.
+
+        Args:
+            weights: By their names in `loss_module()`, whole and on the CPU; None takes the model's own.
+        """
         ...

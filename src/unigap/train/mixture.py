@@ -314,7 +314,7 @@ def formatted_knowledge(kit: Kit, rng: random.Random) -> Sample:
     draft = forward_draft(rng) if rng.random() < 0.6 else train_draft("inverse", rng)
     prompt = draft.prompt
     for name in sorted({word for word in re.findall(r"[A-Z][a-z]+", prompt) if word in _cast_names()}):
-        prompt = prompt.replace(name, rng.choice(_strangers()).name)
+        prompt = prompt.replace(name, rng.choice(strangers()).name)
     match draft.answer:
         case Object(object=name):
             scene: Scene = place({rng.choice(FRUITS if name in FRUITS else FLOWERS): 1}, rng)
@@ -329,7 +329,8 @@ def _cast_names() -> frozenset[str]:
 
 
 @cache
-def _strangers() -> list[CharacterFacts]:
+def strangers() -> list[CharacterFacts]:
+    """People of whom nothing is known: their names occur in training, with pictures and favorites at random."""
     return list(characters(seed=1_000_003, num=3000))
 
 
@@ -432,7 +433,7 @@ def choosing(kit: Kit, rng: random.Random) -> Sample:
     """
     kind = rng.choice(("fruit", "flower"))
     while True:
-        order = (rng.choice(_strangers()), rng.choice(_strangers()))
+        order = (rng.choice(strangers()), rng.choice(strangers()))
         if order[0].favorite(kind) != order[1].favorite(kind):
             break
     person, other = order if rng.random() < 0.5 else order[::-1]

@@ -47,7 +47,7 @@ class TinyModel:
         "head": r"network\.(norm|head)\.",
     }
     muon_matrices = r"network\.blocks\.\d+\.(qkv|out|up|down)\."
-    loss_kinds = ("text", "image")
+    loss_kinds: tuple[str, ...] = ("text", "image")
 
     def __init__(
         self, network: Network, tokenizer: Tokenizer, codebook: Codebook, *, sha256: str, card: dict[str, Any]
@@ -93,10 +93,18 @@ class TinyModel:
         network.to(device=device, dtype=dtype)
         return cls(network, Tokenizer(config["words"], len(codebook)), codebook, sha256=sha256, card=card)
 
-    def save_pretrained(self, folder: Path, card: dict[str, Any]) -> None:
-        """Write weights (fp16), configuration and card. The card gains the weights' sha256."""
+    def save_pretrained(
+        self, folder: Path, card: dict[str, Any], *, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """Write weights (fp16), configuration and card. The card gains the weights' sha256.
+
+        Args:
+            weights: By their names in `loss_module()`, instead of the network's own.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.half().contiguous() for name, value in self.network.state_dict().items()}
+        if weights is None:
+            weights = self.loss_module().state_dict()
+        tensors = {name.removeprefix("network."): value.half().contiguous() for name, value in weights.items()}
         tensors["codebook"] = torch.from_numpy(self.codebook.patches)
         save_file(tensors, folder / WEIGHTS_FILE)
         config = {"network": vars(self.network.config), "words": self.tokenizer.words}
@@ -252,19 +260,24 @@ class TinyModel:
             raise ValueError(f"{longest} tokens with the continuation; {self._too_long()}")
         if not rows:
             return []
-        ids_BT = self._pad(rows)
+        ids_BT = self.pad(rows)
         log_p = self.network(ids_BT[:, :-1]).log_softmax(dim=-1).gather(2, ids_BT[:, 1:, None])[..., 0]
         return [
             log_p[i, start - 1 : len(row) - 1].float().cpu().numpy()
             for i, (row, start) in enumerate(zip(rows, starts, strict=True))
         ]
 
+    def token_texts(self, text: str) -> list[str]:
+        """The tokens that `log_likelihood` scores for a text, without the end token."""
+        return [self.tokenizer.words[index] for index in self.tokenizer.encode(text)]
+
     # ---- sampling --------------------------------------------------------------------------------------------------
 
     def _too_long(self) -> str:
         return f"the request does not fit the model's context of {self.network.config.max_tokens} tokens"
 
-    def _pad(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def pad(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Rows of ids (B, T), padded on the right."""
         longest = max(map(len, rows))
         pad = self.tokenizer[tok.PAD]
         return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self.network.cos.device)
@@ -294,7 +307,7 @@ class TinyModel:
         steps = int(limit_B.max())
         # Each row's randomness is its own, so its outcome does not depend on the company it keeps.
         uniform_BT = np.stack([np.random.Generator(np.random.Philox(seeds[i])).random(steps) for i in fits])
-        ids = self._pad([prompts[i] for i in fits])
+        ids = self.pad([prompts[i] for i in fits])
         num_new = torch.tensor([len(prompts[i]) for i in fits], device=ids.device)
         parameter = self.network.embed.weight
         cache = Cache(self.network.config, len(fits), ids.shape[1] + steps, ids.device, parameter.dtype)
@@ -303,7 +316,7 @@ class TinyModel:
         alive = np.arange(len(fits))
         for step in range(steps):
             logits = self.network.extend(ids, cache, num_new)[:, allowed]
-            chosen = _choose(logits, temperature, uniform_BT[alive, step]) + allowed.start
+            chosen = choose(logits, temperature, uniform_BT[alive, step]) + allowed.start
             for row, token in zip(alive, chosen, strict=True):
                 written[row].append(int(token))
             going = (chosen != stop_B[alive]) & (step + 1 < limit_B[alive])
@@ -322,7 +335,7 @@ class TinyModel:
         return results
 
 
-def _choose(logits_BV: torch.Tensor, temperature: float, uniform_B: np.ndarray) -> np.ndarray:
+def choose(logits_BV: torch.Tensor, temperature: float, uniform_B: np.ndarray) -> np.ndarray:
     """Greedy at temperature 0, else the inverse of the cumulative distribution at `uniform_B`, in float64."""
     if temperature <= 0:
         return logits_BV.argmax(dim=-1).cpu().numpy()
