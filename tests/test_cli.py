@@ -72,15 +72,15 @@ def evaluate(capsys, out: Path, *arguments: object, model: str = MODEL) -> tuple
 # ---- help ------------------------------------------------------------------------------------------------------------
 
 FLAGS = {
-    "eval": "arms batch-size device directions dtype families items json judge model num-units out overwrite samples "
-    "seed suite think-prompt",
-    "judge": "card json judge label labels num-items num-labels overwrite port seed",
+    "eval": "arms batch-size device directions dry-run dtype families items json judge model num-units out overwrite "
+    "samples seed suite think-prompt",
+    "judge": "agreement by-family card images json judge label labels num-items num-labels overwrite port seed",
     "gap": "allow device json judge map-lr map-steps seed sensitivity total-count",
     "report": "answers export json judge out steps variants",
     "view": "judge no-browser port",
     "serve": "batch-size device dtype host max-body-mb max-requests max-side-px model port think-prompt wait-ms",
     "compare": "allow json judge margin power",
-    "items make": "families num-units out seed split suite",
+    "items make": "families from num-units out seed split suite",
     "items export": "arm by format images judge out",
     "items audit": "facts json",
     "items import": "columns format images items judge model out overwrite pictures",
@@ -99,7 +99,7 @@ def test_commands_are_frozen(capsys):
     _, text, _ = run(capsys, "--help")
     found = re.findall(r"^\W*[•*] (\w+)", text, flags=re.MULTILINE)
     assert found == "eval judge gap report view compare items serve train".split()
-    assert "{pretrain}" in run(capsys, "train", "--help")[1]
+    assert "{pretrain,sft,stars,inject,edit}" in run(capsys, "train", "--help")[1]
 
 
 def test_help_imports_no_heavy_library():

@@ -18,7 +18,7 @@ LAYERS = (
     {"errors", "environment", "disk", "progress", "ranks", "items", "itemstore", "prompts", "records"},
     {"scenes", "benchmarks", "gap"},
     {"models", "judges"},
-    {"arms", "evaluate"},
+    {"arms", "evaluate", "spending"},
     {"train", "probe"},
     {"report", "bridges", "server", "cli", "__main__"},
 )
@@ -36,6 +36,7 @@ SIDEWAYS = {
     "benchmarks": {"scenes"},
     "judges": {"models"},
     "evaluate": {"arms"},
+    "spending": {"arms", "evaluate"},
     "probe": {"train"},
     "server": {"report"},
     "cli": {"report", "bridges", "server"},

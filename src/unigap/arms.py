@@ -1,7 +1,8 @@
 """How each arm is asked: one or two batched calls of a model, and what comes back of them.
 
     normal    answer or draw from the question or prompt alone
-    think     one text call with the think prompt, then the answer or drawing with that thought in the request
+    think     one text call with the think prompt, then the answer or drawing with that thought in the request; one call
+              in all if the model thinks by itself in the call that answers or draws
     refined   draw from the last line of the thought that the think arm recorded, alone
     oracle    draw from the true caption alone
 
@@ -36,6 +37,23 @@ CALLS: Mapping[Question, tuple[int, int]] = {
 }
 """Text and drawing calls a record costs, in the order in which questions are asked: think before refined."""
 
+OWN_THOUGHT: Mapping[Direction, Ability] = {
+    "understanding": "answer_with_own_thought",
+    "generation": "draw_with_own_thought",
+}
+
+
+def thinks_itself(question: Question, abilities: frozenset[Ability]) -> bool:
+    """Whether the think arm is one call, in which the model thinks in its own way."""
+    direction, arm = question
+    return arm == "think" and OWN_THOUGHT[direction] in abilities
+
+
+def count_calls(question: Question, abilities: frozenset[Ability]) -> tuple[int, int]:
+    """Text and drawing calls that a record costs of a model with these abilities."""
+    text, draw = CALLS[question]
+    return (text - 1, draw) if thinks_itself(question, abilities) else (text, draw)
+
 
 class Task(NamedTuple):
     """One record to be made."""
@@ -58,14 +76,34 @@ class Reply:
     refined_prompt: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
     details: list[str] = field(default_factory=list)
+    costs: list[float | None] = field(default_factory=list)
+    """Of each call; None if nobody said."""
 
-    def take(self, output: TextOutput | DrawOutput, value: object) -> bool:
-        """Note outcome and detail of a call; returns whether it gave what was asked for."""
+    def take(self, output: TextOutput | DrawOutput, value: object, call: str) -> bool:
+        """Note outcome, detail and usage of a call; returns whether it gave what was asked for."""
         self.details.append(output.detail)
+        self.usage |= {f"{call}_{name}": number for name, number in output.usage.items() if name != "cost"}
+        self.costs.append(output.usage.get("cost"))
         self.outcome = output.outcome
         if self.outcome == "ok" and value is None:
             self.outcome = "malformed"
         return self.outcome == "ok"
+
+    def take_own_thought(self, output: TextOutput | DrawOutput) -> None:
+        """Note the thought that came with a call, or that none did."""
+        if self.outcome not in ("ok", "malformed"):
+            return
+        self.thought = output.thought
+        hidden = "hidden" if output.usage.get("reasoning_tokens") else "none"
+        self.usage["thinking"] = "own" if output.thought else hidden
+        if not output.thought:
+            self.details.append("the model thought and did not show it" if hidden == "hidden" else "no thought came")
+
+    def add_cost(self) -> None:
+        """Sum up the costs of the calls, if all are known: part of a sum would pass for the whole."""
+        known = [cost for cost in self.costs if cost is not None]
+        if known and len(known) == len(self.costs):
+            self.usage["cost"] = round(sum(known), 9)
 
 
 def missing_abilities(item: Item, question: Question, abilities: frozenset[Ability]) -> list[str]:
@@ -148,7 +186,8 @@ class Asker:
         """One reply per task, in order; a reply that fails on the way is not asked further."""
         direction, arm = question
         replies = [Reply() for _ in tasks]
-        if arm == "think":
+        own_thought = thinks_itself(question, self.model.abilities)
+        if arm == "think" and not own_thought:
             self._think(direction, tasks, replies)
         elif arm == "refined":
             self._refine(tasks, replies)
@@ -160,11 +199,20 @@ class Asker:
         elif requests:
             outputs = self.model.draw(requests, sampling=self._sampling, seeds=seeds)
             for (_, reply), output in zip(going, outputs, strict=True):
-                if reply.take(output, output.image):
+                if reply.take(output, output.image, "draw"):
                     reply.image = output.image
+                if own_thought:
+                    reply.take_own_thought(output)
+        for reply in replies:
+            reply.add_cost()
         return replies
 
     def _final_request(self, question: Question, task: Task, reply: Reply) -> Request:
+        direction, _ = question
+        if thinks_itself(question, self.model.abilities):
+            purpose: Literal["answer", "draw"] = "answer" if direction == "understanding" else "draw"
+            prompt = self._think_prompt.of(direction)
+            return Request(content=self._content(task, purpose), think_prompt=prompt, purpose=purpose, think_first=True)
         match question:
             case ("understanding", _):
                 return Request(content=self._content(task, "answer"), thought=reply.thought, purpose="answer")
@@ -195,8 +243,8 @@ class Asker:
         for task, reply in zip(tasks, replies, strict=True):
             think = task.thought_from
             assert think is not None and think.settled
-            if think.thought is None:  # the thought itself was refused, or came back unreadable
-                reply.outcome = think.outcome
+            if think.thought is None:  # it was refused, came back unreadable, or was not shown
+                reply.outcome = think.outcome if think.outcome != "ok" else "malformed"
                 reply.details.append(f"no thought to refine: {think.detail or think.outcome}")
                 continue
             # A thought that was cut off ends in the middle of a line.
@@ -230,11 +278,15 @@ class Asker:
             return []
         outputs = self.model.answer(requests, sampling=self._sampling, seeds=seeds)
         texts: list[str | None] = []
-        for reply, output in zip(replies, outputs, strict=True):
-            reply.usage |= {f"{call}_tokens": output.num_tokens, f"{call}_finish": output.finish}
-            texts.append(output.text if reply.take(output, output.text) else None)
+        for request, reply, output in zip(requests, replies, outputs, strict=True):
+            if output.num_tokens is not None:
+                reply.usage[f"{call}_tokens"] = output.num_tokens
+            reply.usage[f"{call}_finish"] = output.finish
+            texts.append(output.text if reply.take(output, output.text, call) else None)
             if call == "answer":
                 reply.text = texts[-1]
+                if request.think_first:
+                    reply.take_own_thought(output)
             elif call == "thought":
                 reply.thought = texts[-1]
         return texts

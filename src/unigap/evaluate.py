@@ -15,7 +15,7 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
-from unigap.arms import CALLS, Asker, Question, Reply, Task, check_picture, item_seed, missing_abilities
+from unigap.arms import CALLS, Asker, Question, Reply, Task, check_picture, count_calls, item_seed, missing_abilities
 from unigap.disk import KeyedLines
 from unigap.errors import CannotAskError, CannotJudgeError, RunFolderError, UnknownNameError
 from unigap.items import ARMS, ARMS_OF, DIRECTIONS, SUITE_VERSION, Arm, Direction, Item
@@ -84,6 +84,9 @@ class Skip:
     why: str
     num_items: int
 
+    def __str__(self) -> str:
+        return f"{self.num_items} items of {self.family} were not asked ({self.direction}, {self.arm}): {self.why}"
+
 
 @dataclass(kw_only=True)
 class Plan:
@@ -139,7 +142,7 @@ def plan_run(
             if missing := missing_abilities(item, question, abilities):
                 skips[item.family, question, f"the model cannot {' or '.join(missing)}"] += 1
                 continue
-            text, draw = CALLS[question]
+            text, draw = count_calls(question, abilities)
             plan.text_calls += text * config.samples
             plan.draw_calls += draw * config.samples
             plan.num_records += config.samples
@@ -154,6 +157,17 @@ def plan_run(
         why = "; ".join(sorted({f"{s.direction} {s.arm}: {s.why}" for s in plan.skips}))
         raise CannotAskError(f"nothing is left to ask of {num_items} items: {why or 'no arm of a chosen direction'}")
     return plan
+
+
+def run_identity(model: Model, config: EvalConfig) -> RunIdentity:
+    """What a run of this model and configuration shares with no other."""
+    return RunIdentity(
+        model=ModelRef(name=model.name, sha256=model.sha256),
+        sampling=asdict(config.sampling or model.sampling),
+        think_prompt_sha256=find_think_prompt(config.think_prompt).sha256,
+        seed=config.seed,
+        suite_version=SUITE_VERSION,
+    )
 
 
 def evaluate(
@@ -197,13 +211,7 @@ def evaluate(
     think_prompt = find_think_prompt(config.think_prompt)
     sampling = config.sampling or model.sampling
     plan = plan_run(items, model.abilities, config, image_root=image_root, shard=(rank, size))
-    identity = RunIdentity(
-        model=ModelRef(name=model.name, sha256=model.sha256),
-        sampling=asdict(sampling),
-        think_prompt_sha256=think_prompt.sha256,
-        seed=config.seed,
-        suite_version=SUITE_VERSION,
-    )
+    identity = run_identity(model, config)
     if rank == 0:
         kept = asdict(config) if run_config is None else run_config
         kept = {**kept, "world_size": size, "image_root": image_root}

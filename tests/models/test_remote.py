@@ -20,7 +20,7 @@ from unigap.cli import main
 from unigap.errors import UnknownNameError
 from unigap.evaluate import EvalConfig, RunReport, evaluate
 from unigap.models import find_model
-from unigap.models.http import BadReplyError, Fault, HttpSettings, RemoteClient
+from unigap.models.http import BadReplyError, Fault, HttpSettings, RemoteClient, cut_middle
 from unigap.models.protocol import Request
 from unigap.models.remote import RemoteModel, RemoteSampling
 from unigap.models.replies import decode_picture
@@ -275,7 +275,9 @@ def test_faults_of_text_replies_are_retried_and_never_an_answer(tmp_path: Path):
     # Three times in all, as bad_reply_tries says.
     assert sum(b"(empty-choices)" in call.body for call in server.calls) == 3
     (fine,) = (record for record in report.folder.records() if record.outcome == "ok")
-    assert (fine.text, fine.usage) == ("2 cups", {"answer_tokens": 3, "answer_finish": "stop"})
+    # The tokens of the reply that could not be used count apart.
+    used = {"answer_tokens": 3, "answer_finish": "stop", "answer_retried_tokens": 3}
+    assert (fine.text, fine.usage) == ("2 cups", used)
 
 
 def test_a_hang_past_the_budget_is_a_transport_error_and_others_are_answered(tmp_path: Path):
@@ -329,6 +331,19 @@ def test_a_retry_after_beyond_the_budget_ends_the_request_at_once():
     assert len(server.calls) == 1
 
 
+def test_a_long_text_of_a_server_is_quoted_with_its_beginning_and_its_end_and_never_the_key():
+    # The key lies across the places where the text is cut, so that half of it would be left were it cut first.
+    words = "the beginning " + "x" * 120 + KEY + "y" * 2000 + KEY + "z" * 130 + " the end"
+    with FaultyServer(lambda call: Answer(status=400, body={"error": {"message": words}})) as server:
+        (fault,) = RemoteClient(server.url, settings=PATIENT).chat_many([{}], lambda reply: reply)
+    assert isinstance(fault, Fault)
+    assert len(fault.reason) == 300
+    assert fault.reason.startswith("HTTP 400: the beginning x") and fault.reason.endswith("zz the end")
+    assert " [...] " in fault.reason
+    assert not any(KEY[k : k + 6] in fault.reason for k in range(len(KEY) - 5))
+    assert cut_middle("short") == "short"
+
+
 def test_a_retry_after_is_waited_out():
     with FaultyServer(nth(error(503, **{"Retry-After": "0.3"}), chat("x"))) as server:
         settings = replace(PATIENT, retry_budget_s=0.29)
@@ -378,8 +393,10 @@ def test_an_address_says_everything_about_a_model():
     assert model.sampling == RemoteSampling(draw="vllm-omni", size="64x48", send_seed=False, draw_body={"think": True})
     with FaultyServer(lambda call: Answer(body=SHAPES["vllm-omni"][1])) as server:
         assert draw_one(find_model(model.name.replace(url, server.url) + "?draw=vllm-omni&size=64x48&seed=no"), "x")
-    assert {"width": 64, "height": 48, "modalities": ["image"]}.items() <= server.calls[0].json.items()
-    assert "seed" not in server.calls[0].json
+    look, call = server.calls
+    assert (look.path, look.body) == ("/v1/models", b"")
+    assert {"width": 64, "height": 48, "modalities": ["image"]}.items() <= call.json.items()
+    assert "seed" not in call.json
 
 
 @pytest.mark.parametrize(
@@ -400,7 +417,27 @@ def test_an_address_that_is_none_is_refused(address: str):
         find_model(f"openai:{address}")
 
 
-@pytest.mark.parametrize("setting", ["draw=paint", "pictures=film", "seed=maybe"])
+@pytest.mark.parametrize(("draw", "sent"), [("images", "max_tokens"), ("gemini", "maxOutputTokens")])
+def test_a_text_request_has_a_limit_and_a_temperature(draw: str, sent: str):
+    reply = chat("2").body | {"candidates": [{"content": {"parts": [{"text": "2"}]}}]}
+    with FaultyServer(lambda call: Answer(body=reply)) as server:
+        model = model_at(server.url, draw)
+        model.answer([Request(content=("1+1?",))], sampling=model.sampling, seeds=[0])
+    body = server.calls[0].json
+    assert (body["generationConfig"] if draw == "gemini" else body).items() >= {sent: 64, "temperature": 0.0}.items()
+
+
+def test_a_model_that_takes_neither_gets_the_newer_limit_and_no_temperature():
+    """OpenAI's reasoning models reject `max_tokens` and every temperature but their own with 400."""
+    with FaultyServer(lambda call: chat("2")) as server:
+        model = find_model(f"openai:m@{server.url}?limit=max_completion_tokens&temperature=no")
+        model.answer([Request(content=("1+1?",))], sampling=model.sampling, seeds=[0])
+    body = server.calls[-1].json
+    assert body["max_completion_tokens"] == 64
+    assert not {"max_tokens", "temperature"} & body.keys()
+
+
+@pytest.mark.parametrize("setting", ["draw=paint", "pictures=film", "seed=maybe", "temperature=hot", "limit=sky"])
 def test_an_unknown_choice_lists_the_known_ones(setting: str):
     with pytest.raises(UnknownNameError, match="known: "):
         find_model(f"openai:m@http://127.0.0.1:8000/v1?{setting}")

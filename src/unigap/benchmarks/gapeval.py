@@ -128,17 +128,18 @@ def _text(path: Path, data: Mapping[str, Any], *keys: str) -> str:
 
 def family_of(category: str) -> str:
     """The paper's category that a category of a prompt.json folds into."""
-    name = _normalised(category)
+    name = category_key(category)
     if name.startswith("world_knowledge"):
         return "world_knowledge"
     return FOLDED.get(name, f"unfolded_{name}")
 
 
 def is_multi_hop(category: str) -> bool:
-    return _normalised(category) == MULTI_HOP
+    return category_key(category) == MULTI_HOP
 
 
-def _normalised(category: str) -> str:
+def category_key(category: str) -> str:
+    """A category in lower case, with "_" between words."""
     return re.sub("[^a-z0-9]+", "_", category.lower()).strip("_")
 
 

@@ -31,17 +31,19 @@ from unigap.benchmarks.gapeval import (
     REF_FOLDER,
     RESULTS,
     TEXT,
+    is_choice,
     reference_pictures,
 )
-from unigap.benchmarks.imported import read_json, read_picture
+from unigap.benchmarks.gapeval_results import AGREEMENT, AGREES, PLAIN
+from unigap.benchmarks.imported import item_picture, read_json, read_picture
 from unigap.benchmarks.unisandbox_export import Exported, refuse_others
 from unigap.benchmarks.unisandbox_lines import answer_text
 from unigap.disk import KeyedLines, explain_os_errors, safe_name, write_files
-from unigap.errors import ItemFileError, RunFolderError
+from unigap.errors import RunFolderError
 from unigap.items import Answer, Arm, Character, Count, Counts, Item, Object, Portrait
 from unigap.progress import show_progress
 from unigap.records import Key, Record, Ruling, RunFolder, Verdict
-from unigap.scenes.render import parse_scene, place, render
+from unigap.scenes.render import place, render
 
 IDS = "ids.json"
 """Beside the data folders: name of each -> item id."""
@@ -71,7 +73,7 @@ def export_gapeval(items: Sequence[Item], folder: Path, *, image_root: Path | No
         if (where / PROMPT).exists():
             _check_same(where / PROMPT, prompt)
             continue
-        shown = [_shown(item, ref, image_root) for ref in dict.fromkeys((*item.images, *item.prompt_images))]
+        shown = [item_picture(item, ref, image_root) for ref in dict.fromkeys((*item.images, *item.prompt_images))]
         pictures = {f"{IMAGE_FOLDERS[0]}/{k}.png": image for k, image in enumerate(shown)}
         pictures |= {f"{REF_FOLDER}/{k}.png": image for k, image in enumerate(_references(item, image_root))}
         files = [(where / name, _png(image)) for name, image in pictures.items()]
@@ -106,7 +108,9 @@ def export_gapeval_run(
     with show_progress(f"writing {folder}", len(answers), unit="items") as advance:
         for item_id, records in answers.items():
             where = folders[item_id] / model
-            files = _answers(run, where, sorted(records, key=lambda record: record.sample), verdicts, damaged)
+            files = _answers(
+                run, run.item(item_id), where, sorted(records, key=lambda record: record.sample), verdicts, damaged
+            )
             refuse_others(where, {path.name for path, _ in files})
             with explain_os_errors(folder, safe="Nothing was lost"):
                 write_files(files)
@@ -117,6 +121,7 @@ def export_gapeval_run(
 
 def _answers(
     run: RunFolder,
+    item: Item,
     where: Path,
     records: Sequence[Record],
     verdicts: KeyedLines[Verdict] | None,
@@ -124,6 +129,7 @@ def _answers(
 ) -> list[tuple[Path, bytes]]:
     files: list[tuple[Path, bytes]] = []
     results: dict[str, Any] = {"text_eval": None, "image_eval": []}
+    conditional = is_choice(item) and _text_is_wrong(records, verdicts)
     for record in records:
         if record.direction == "understanding" and record.sample == 0:
             files.append((where / TEXT, _json({"output_text": record.text or ""})))
@@ -134,15 +140,31 @@ def _answers(
             except RunFolderError as error:
                 damaged.append(str(error))
                 continue
-            results["image_eval"].append(_result(verdicts, record.key))
+            results["image_eval"].append(_result(verdicts, record.key, conditional=conditional))
     return [*files, (where / RESULTS, _json(results))] if verdicts is not None else files
 
 
-def _result(verdicts: KeyedLines[Verdict] | None, key: Key) -> dict[str, Any]:
+def _text_is_wrong(records: Sequence[Record], verdicts: KeyedLines[Verdict] | None) -> bool:
+    texts = (record.key for record in records if record.direction == "understanding" and record.sample == 0)
+    found = (verdicts.get(key) for key in texts) if verdicts is not None else ()
+    return any(verdict is not None and verdict.verdict == "incorrect" for verdict in found)
+
+
+def _result(verdicts: KeyedLines[Verdict] | None, key: Key, *, conditional: bool = False) -> dict[str, Any]:
+    """One result of their file.
+
+    Args:
+        conditional: Of a picture whose score says in their files whether it agrees with the text, which is wrong. The
+            plain verdict is kept beside it, and stands for it where the agreement with that text is not known.
+    """
     ruling = (verdicts.get(key) if verdicts is not None else None) or Ruling.unscored("not judged")
     if ruling.verdict == "unscored":
         return {"status": "error", "parsed": None, "raw_response": ruling.why}
-    parsed = {"reason": ruling.why, "score": int(ruling.verdict == "correct")}
+    plain = ruling.verdict == "correct"
+    parsed: dict[str, Any] = {"reason": ruling.why, "score": int(plain)}
+    if conditional and ruling.reading != AGREEMENT:
+        agrees = (ruling.reading or {}).get(AGREES) if key.sample == 0 else None  # the text there is of sample 0
+        parsed |= {"score": int(plain if agrees is None else agrees), PLAIN: int(plain), AGREES: agrees}
     return {"status": "success", "parsed": parsed, "raw_response": json.dumps(parsed, ensure_ascii=False)}
 
 
@@ -192,19 +214,6 @@ def _check_same(path: Path, prompt: Mapping[str, str]) -> None:
     asked = (there.get("und_prompt", there.get("problem")), there.get("gen_prompt")) if isinstance(there, dict) else ()
     if asked != (prompt["und_prompt"], prompt["gen_prompt"]):
         raise RunFolderError(f"{path} asks something else than this run's item; choose another --out")
-
-
-def _shown(item: Item, ref: str, root: Path | None) -> Image.Image:
-    if ref.startswith("scene:"):
-        return render(parse_scene(ref))
-    if root is None:
-        raise ItemFileError(f"item {item.id[:80]!r} shows the file {ref!r}; say with --images which folder it is in")
-    path = root / ref
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ItemFileError(f"item {item.id[:80]!r} shows {ref!r}, which is outside {root}; it was not read")
-    if not path.exists():
-        raise ItemFileError(f"item {item.id[:80]!r} shows {ref!r}, which is not in {root}")
-    return read_picture(path)
 
 
 def _references(item: Item, root: Path | None) -> list[Image.Image]:

@@ -30,6 +30,11 @@ COPIED = "raw"
 AGREEMENT = {"rule": "agreement with the text answer, which is wrong"}
 """Reading of a verdict that does not say whether the picture is right."""
 
+AGREES = "agrees_with_text"
+"""In the reading of a verdict on a choice: whether the picture marks the option that the same model's text chose."""
+PLAIN = "plain_score"
+"""Beside such a score, in files that we wrote: whether the picture is right."""
+
 _MAX_REPLY = 20_000
 
 
@@ -80,18 +85,22 @@ def _entries(path: Path, data: Mapping[str, Any], key: str) -> list[Mapping[str,
 
 
 def read_ruling(entry: Mapping[str, Any], *, reading: Mapping[str, Any] | None = None) -> Ruling:
-    """One result as a ruling."""
+    """One result as a ruling; a reading is what it says if the file does not say more."""
     if str(entry.get("status", "")).lower() == "error":
         said = entry.get("error") or entry.get("raw_response") or "no reason given"
         return Ruling.unscored(f"their judge failed: {str(said)[:200]}")
     for source in (entry.get("parsed"), entry.get("raw_response")):
-        said = list(_objects(source))
-        scores = {score for data in said if (score := _score(data)) is not None}
+        said = list(find_objects(source))
+        scores = {score for data in said if (score := read_score(data)) is not None}
         if len(scores) > 1:
             return Ruling.unscored("their judge's reply says both right and wrong")
         if scores:
             why = next((str(data["reason"]) for data in reversed(said) if "reason" in data), "")
             score = scores.pop()
+            if reading == AGREEMENT and (plain := read_truth(said[-1].get(PLAIN))) is not None:
+                # Ours: the plain verdict is known, and what the score says of the agreement goes into the reading.
+                agrees = read_truth(said[-1].get(AGREES))
+                score, reading = plain, None if agrees is None else {AGREES: agrees}
             if score == COPIED:
                 return Ruling.incorrect("copied", why or "the problem picture itself", reading=reading)
             return (
@@ -100,7 +109,7 @@ def read_ruling(entry: Mapping[str, Any], *, reading: Mapping[str, Any] | None =
     return Ruling.unscored("no score in their judge's reply")
 
 
-def _objects(source: Any) -> Iterator[Mapping[str, Any]]:
+def find_objects(source: Any) -> Iterator[Mapping[str, Any]]:
     """The object itself, or every JSON object inside a text."""
     if isinstance(source, Mapping):
         yield source
@@ -117,8 +126,8 @@ def _objects(source: Any) -> Iterator[Mapping[str, Any]]:
         start = text.find("{", end)
 
 
-def _score(data: Mapping[str, Any]) -> bool | str | None:
-    """True, False, or COPIED; None if it says no such thing."""
+def read_score(data: Mapping[str, Any]) -> bool | str | None:
+    """The score that a reply's object holds: True, False, or COPIED; None if it says no such thing."""
     keys = {key.strip().lower(): key for key in data}
     key = next((keys[name] for name in SCORE_KEYS if name in keys), None)
     if key is None:
@@ -126,5 +135,9 @@ def _score(data: Mapping[str, Any]) -> bool | str | None:
         if (match := next(close, None)) is None:
             return None
         key = keys[match]
-    word = str(data[key]).strip().lower()
-    return COPIED if word == COPIED else WORDS.get(word)
+    return COPIED if str(data[key]).strip().lower() == COPIED else read_truth(data[key])
+
+
+def read_truth(value: Any) -> bool | None:
+    """A truth value, also as a number or a word; None if it is none."""
+    return WORDS.get(str(value).strip().lower())

@@ -21,6 +21,7 @@ from unigap.errors import ItemFileError
 from unigap.items import Arm, Direction, Item
 from unigap.progress import show_progress
 from unigap.records import JudgeRef, Key, ModelRef, Record, RunFolder, RunIdentity, Verdict, pixels_sha256
+from unigap.scenes.render import parse_scene, render
 
 UNKNOWN = "unknown"
 MAX_JSON_BYTES = 16 * 2**20
@@ -193,6 +194,32 @@ def _batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 # ---- files of others -------------------------------------------------------------------------------------------------
+
+
+def item_picture(item: Item, ref: str, root: Path | None) -> Image.Image:
+    """A picture of an item: rendered, or read from a file, which has to lie inside the root.
+
+    Raises:
+        ItemFileError: It cannot be; the message says which folder to name.
+    """
+    shows = f"item {item.id[:80]!r} shows"
+    if ref.startswith("scene:"):
+        try:
+            return render(parse_scene(ref))
+        except ValueError as error:
+            raise ItemFileError(f"{shows} {ref[:80]!r}: {error}") from None
+    if root is None:
+        raise ItemFileError(f"{shows} the file {ref!r}; say with --images which folder it is in")
+    path = root / ref
+    try:
+        inside, there = path.resolve().is_relative_to(root.resolve()), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a zero byte, a loop of links
+        raise ItemFileError(f"{shows} {ref[:80]!r}, which is no path: {error}") from None
+    if not inside:
+        raise ItemFileError(f"{shows} {ref!r}, which is outside {root}; it was not read")
+    if not there:
+        raise ItemFileError(f"{shows} {ref!r}, which is not in {root}; name another folder with --images")
+    return read_picture(path)
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -22,7 +22,7 @@ from unigap.cli.items import Items
 from unigap.cli.judge import JudgeRun
 from unigap.cli.report import Report
 from unigap.cli.serve import Serve
-from unigap.cli.train import Train, pretrain
+from unigap.cli.train import TRAINERS, Train
 from unigap.cli.view import View
 from unigap.errors import CannotAskError, CannotJudgeError, ItemFileError, UnigapError, UnknownNameError
 
@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    if arguments[:2] == ["train", "pretrain"]:
-        pretrain(arguments[2:])
+    if arguments[:1] == ["train"] and len(arguments) > 1 and arguments[1] in TRAINERS:
+        TRAINERS[arguments[1]](arguments[2:])
         return
     tyro.cli(
         Command,

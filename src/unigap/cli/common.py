@@ -56,14 +56,21 @@ def check_families(suite: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def judge_and_show(
-    folder: "RunFolder", judge: "Judge", *, overwrite: bool = False, json_path: Path | None = None
+    folder: "RunFolder",
+    judge: "Judge",
+    *,
+    overwrite: bool = False,
+    json_path: Path | None = None,
+    image_root: Path | None = None,
 ) -> int:
     """Judge what is not judged yet, then print and write the summary; returns how many could not be scored."""
     from unigap.evaluate import judge_run
+    from unigap.report.conditional import choice_rates, print_choices
     from unigap.report.run import report_run
 
-    judged = judge_run(folder, judge, overwrite=overwrite)
+    judged = judge_run(folder, judge, overwrite=overwrite, image_root=image_root)
     report_run(folder, judge.name, console(), json_path=json_path)
+    print_choices(choice_rates(folder, judge.name), console())
     for why, count in judged.unscored.most_common(5):
         print(f"note: {count} not scored: {why}", file=sys.stderr)
     return judged.unscored.total()
@@ -81,11 +88,8 @@ def print_loose_ends(report: "RunReport | None", num_unscored: int) -> None:
     """Say what was not asked, and fail if something is left to do."""
     left = [f'{_answers(num_unscored)} could not be scored; "unigap judge" tries again'] if num_unscored else []
     if report is not None:
-        for note in report.notes:
+        for note in (*report.notes, *report.skips):
             print(f"note: {note}", file=sys.stderr)
-        for skip in report.skips:
-            line = f"{skip.num_items} items of {skip.family} were not asked ({skip.direction}, {skip.arm}): {skip.why}"
-            print(f"note: {line}", file=sys.stderr)
         if report.num_missing:
             left.append(f'{_answers(report.num_missing)} missing; the same "unigap eval" asks again')
     if left:

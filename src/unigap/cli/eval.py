@@ -62,7 +62,8 @@ class Eval:
     judge: str = "exact"
     """Who judges: "exact", or "their.module:Class". Never, by default, the model itself."""
     think_prompt: str = "plan"
-    """Instruction to think: plan, careful, knowledge, or the path of a text file."""
+    """Instruction to think: plan (work it out, then describe the picture), careful (understand the request first),
+    knowledge (recall the facts, make nothing up), or the path of a text file."""
     batch_size: Annotated[int | None, arg(metavar="N")] = None
     """Requests a call; None takes the model's own. Changes speed alone."""
     device: str = "auto"
@@ -73,6 +74,8 @@ class Eval:
     """Run folder; None is runs/MODEL-SUITE-SEED."""
     overwrite: bool = False
     """Move a run that is in the folder aside (to FOLDER.1, ...) instead of continuing it."""
+    dry_run: bool = False
+    """Print the calls that are left, their time and price; ask nothing and write nothing."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write the table as JSON here too."""
 
@@ -85,10 +88,14 @@ class Eval:
         model = _load_model(self)
         items = _keep_inside(items, model)
         config = _check(self, judge, model, items)
+        if self.dry_run:
+            _show_forecast(self, model, items, config)
+            return
         report = _evaluate(self, model, items, config)
         if rank() > 0:
             return
         num_unscored = judge_and_show(report.folder, judge, json_path=self.json)
+        _print_spent(report.folder, model)
         print_loose_ends(report, num_unscored)
 
 
@@ -145,14 +152,12 @@ def _evaluate(command: Eval, model: "Model", items: "MadeItems | FileItems", con
     from unigap.evaluate import evaluate, plan_run
 
     image_root = items.image_root if isinstance(items, FileItems) else None
-    out = command.out or Path("runs") / _run_name(command)
+    out = _out(command)
     if rank() == 0:
         plan = plan_run(items, model.abilities, config, image_root=image_root)
-        picture_bytes = PHOTO_BYTES if model.pictures == "photo" else SANDBOX_PICTURE_BYTES
-        size_mb = (plan.num_records * RECORD_BYTES + plan.draw_calls * picture_bytes) / 1e6
         print(
             f"{model.name}: {plan.num_records} records ({plan.text_calls} text calls, {plan.draw_calls} drawings), "
-            f"about {max(1, round(size_mb))} MB in {out}",
+            f"about {_size_mb(model, plan.num_records, plan.draw_calls)} MB in {out}",
             file=sys.stderr,
         )
     report = evaluate(
@@ -169,6 +174,50 @@ def _evaluate(command: Eval, model: "Model", items: "MadeItems | FileItems", con
     return report
 
 
+def _show_forecast(command: Eval, model: "Model", items: "MadeItems | FileItems", config: "EvalConfig") -> None:
+    """Print what the same command without --dry-run would do; refuses what that would refuse."""
+    from unigap.benchmarks.files import FileItems
+    from unigap.evaluate import plan_run, run_identity
+    from unigap.records import RUN_FILE, RunFolder
+    from unigap.spending import forecast
+
+    plan = plan_run(
+        items, model.abilities, config, image_root=items.image_root if isinstance(items, FileItems) else None
+    )
+    out, folder = _out(command), None
+    if (out / RUN_FILE).exists() and not command.overwrite:
+        folder = RunFolder.open(out)
+        folder.check_identity(run_identity(model, config))
+    rest = forecast(model, items, config, folder)
+    if rank() > 0:
+        return
+    print(f"{model.name}: {plan.num_records} records in {out}, {rest.num_settled} of them settled")
+    print(f"calls: {rest.num_records} records left: {rest.text_calls} text calls, {rest.draw_calls} drawings")
+    print(f"disk:  about {_size_mb(model, rest.num_records, rest.draw_calls)} MB")
+    print(f"time:  {rest.time}")
+    if rest.price:
+        print(f"price: {rest.price}")
+    for note in (*plan.notes, *plan.skips):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _print_spent(folder: "RunFolder", model: "Model") -> None:
+    from unigap.models.prices import Charging, Prices
+    from unigap.spending import read_spent
+
+    for line in read_spent(folder).lines(model.prices if isinstance(model, Charging) else Prices()):
+        print(line, file=sys.stderr)
+
+
+def _out(command: Eval) -> Path:
+    return command.out or Path("runs") / _run_name(command)
+
+
+def _size_mb(model: "Model", num_records: int, num_pictures: int) -> int:
+    picture_bytes = PHOTO_BYTES if model.pictures == "photo" else SANDBOX_PICTURE_BYTES
+    return max(1, round((num_records * RECORD_BYTES + num_pictures * picture_bytes) / 1e6))
+
+
 def _run_name(command: Eval) -> str:
     """MODEL-SUITE-SEED, in characters that any file system takes."""
     what = command.suite
@@ -178,11 +227,14 @@ def _run_name(command: Eval) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9_.+]+", "_", str(part)) for part in (command.model, what, command.seed))
 
 
+_NOT_ASKED = ("out", "overwrite", "dry_run", "json")
+
+
 def _run_config(command: Eval, model: "Model", items: "MadeItems | FileItems") -> dict[str, Any]:
     """What run.json keeps: the flags that say what was asked, and what later commands need to know of the model."""
     from unigap.benchmarks.files import FileItems
 
-    config = {name: value for name, value in vars(command).items() if name not in ("out", "overwrite", "json")}
+    config = {name: value for name, value in vars(command).items() if name not in _NOT_ASKED}
     config |= {"items": [path.name for path in command.items], "pictures": model.pictures}
     config["trained_on"] = model.trained_on
     if isinstance(items, FileItems):

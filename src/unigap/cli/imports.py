@@ -63,7 +63,11 @@ class ImportImages:
             source=self.format,
             judge=judge,
             pictures=self.pictures,
-            config={"items": [Path(item).name for item in self.items]},
+            config={
+                "items": [Path(item).name for item in self.items],
+                # Judges look there for the items' own pictures.
+                **({"image_root": self.items[0]} if self.format == "gapeval" else {}),
+            },
             overwrite=self.overwrite,
         )
         _print(found, report)

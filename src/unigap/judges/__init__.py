@@ -8,7 +8,7 @@ from unigap.judges.protocol import Judge
 JUDGES: dict[str, str] = {"exact": "unigap.judges.exact:ExactJudge"}
 """Name -> "module:class", imported on use; made without arguments."""
 
-REMOTE: dict[str, str] = {}
+REMOTE: dict[str, str] = {"rubric": "unigap.judges.rubric:RubricJudge", "vlm": "unigap.judges.vlm:VlmJudge"}
 """The same of judges that ask a model behind a URL, named with it: "NAME:MODEL@URL", made by `from_address`."""
 
 

@@ -160,7 +160,7 @@ def label_side(folder: RunFolder, judge: str, rows: Sequence[Labelled], *, pictu
     Raises:
         ItemFileError: A label is of no picture of this run, or of other pixels; or drawn by several judges.
     """
-    _check_rows(folder, rows)
+    check_rows(folder, rows)
     strata = picture_strata(folder, judge)
     by = {row.judge for row in rows}
     if len(by) > 1:
@@ -201,7 +201,12 @@ def label_side(folder: RunFolder, judge: str, rows: Sequence[Labelled], *, pictu
     )
 
 
-def _check_rows(folder: RunFolder, rows: Sequence[Labelled]) -> None:
+def check_rows(folder: RunFolder, rows: Sequence[Labelled]) -> None:
+    """Make sure that labels are of this run's pictures.
+
+    Raises:
+        ItemFileError: One is of no picture of the run, or of other pixels.
+    """
     records = folder.records()
     for row in rows:
         record = records.get(row.key)

@@ -6,6 +6,7 @@ Bodies go out as they are and replies come back as parsed JSON; a request that c
 
 import asyncio
 import base64
+import copy
 import email.utils
 import ipaddress
 import json
@@ -13,15 +14,16 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 import openai
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 REASON_CHARS = 300
@@ -75,9 +77,12 @@ class Post:
 
     path: str
     """Below the base URL, e.g. "/chat/completions"."""
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[tuple[str, bytes]] = ()
     """(field, PNG bytes), in order."""
+    method: Literal["POST", "GET"] = "POST"
+    on_reply: Callable[[Any], None] | None = None
+    """Told the parsed JSON of every 2xx reply, also of those that cannot be used: they may have cost something."""
 
 
 class RemoteClient:
@@ -123,6 +128,12 @@ class RemoteClient:
     def __repr__(self) -> str:
         return f"RemoteClient({self.base_url!r})"
 
+    def with_settings(self, settings: HttpSettings) -> "RemoteClient":
+        """The same server and key, asked in another way."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
     def chat_many(self, bodies: Sequence[Mapping[str, Any]], read: Callable[[Any], T]) -> "list[T | Fault]":
         """Post every body to /chat/completions; see `post_many`."""
         return self.post_many([Post(path="/chat/completions", body=body) for body in bodies], read)
@@ -139,9 +150,23 @@ class RemoteClient:
         Returns:
             One result or fault per request, in order.
         """
-        return asyncio.run(self._post_all(posts, read)) if posts else []
+        return self.converse([_ask_once(post) for post in posts], read)
 
-    async def _post_all(self, posts: Sequence[Post], read: Callable[[Any], T]) -> "list[T | Fault]":
+    def converse(self, talks: "Sequence[Generator[Post, T | Fault, R]]", read: Callable[[Any], T]) -> list[R]:
+        """Hold conversations, at most `settings.concurrency` at once; one that has begun goes on until it ends.
+
+        Args:
+            talks: Each yields a request, is sent its result or fault, yields the next if there is one, and returns what
+                came of it. Requests are made when they are due and in threads, so that few of them are in memory and
+                the encoding of pictures holds up nobody's reply.
+            read: As in `post_many`.
+
+        Returns:
+            What each came to, in order.
+        """
+        return asyncio.run(self._converse(talks, read)) if talks else []
+
+    async def _converse(self, talks: "Sequence[Generator[Post, T | Fault, R]]", read: Callable[[Any], T]) -> list[R]:
         slots = asyncio.Semaphore(self.settings.concurrency)
         limits = httpx2.Limits(max_connections=self.settings.concurrency)
         async with (
@@ -156,11 +181,15 @@ class RemoteClient:
             ) as client,
         ):
 
-            async def one(post: Post) -> "T | Fault":
+            async def one(talk: "Generator[Post, T | Fault, R]") -> R:
                 async with slots:
-                    return await self._persist(client, post, read)
+                    step: Post | _End[R] = await asyncio.to_thread(_go_on, talk, None)
+                    while isinstance(step, Post):
+                        reply = await self._persist(client, step, read)
+                        step = await asyncio.to_thread(_go_on, talk, reply)
+                    return step.result
 
-            return list(await asyncio.gather(*map(one, posts)))
+            return list(await asyncio.gather(*map(one, talks)))
 
     async def _persist(self, client: openai.AsyncOpenAI, post: Post, read: Callable[[Any], T]) -> "T | Fault":
         """Send one request until it is answered, rejected or out of budget."""
@@ -169,7 +198,10 @@ class RemoteClient:
             asked_wait_s = 0.0
             try:
                 async with asyncio.timeout(self.settings.timeout_s):
-                    result = read(await self._send(client, post))
+                    reply = await self._send(client, post)
+                if post.on_reply is not None:
+                    post.on_reply(reply)
+                result = read(reply)
             except openai.APIStatusError as error:
                 fault = self._status_fault(error)
                 if fault.kind == "rejected":
@@ -203,15 +235,18 @@ class RemoteClient:
             files = [(name, (f"{number}.png", data, "image/png")) for number, (name, data) in enumerate(post.files)]
         if post.path.endswith(":generateContent") and self._key:
             headers["x-goog-api-key"] = self._key
-        response = await client.post(
-            post.path, cast_to=httpx2.Response, body=post.body, files=files, options={"headers": headers}
-        )
+        if post.method == "GET":
+            response = await client.get(post.path, cast_to=httpx2.Response, options={"headers": headers})
+        else:
+            response = await client.post(
+                post.path, cast_to=httpx2.Response, body=post.body, files=files, options={"headers": headers}
+            )
         # A server that echoes the key in a reply must not get it into a record.
         text = self._without_key(response.content.decode("utf-8", "replace"))
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            raise BadReplyError(f"the reply is not JSON: {text[:80]!r}") from None
+            raise BadReplyError(f"the reply is not JSON: {cut_middle(text, 160)!r}") from None
 
     def _heard(self) -> None:
         self._gone = False
@@ -240,7 +275,34 @@ class RemoteClient:
 
     def _clean(self, text: str) -> str:
         """One line, without the key, cut only after the key is out so that no part of it stays."""
-        return " ".join(self._without_key(text).split())[:REASON_CHARS]
+        return cut_middle(" ".join(self._without_key(text).split()))
+
+
+@dataclass(frozen=True)
+class _End(Generic[R]):
+    """A conversation is over: a StopIteration cannot leave a thread."""
+
+    result: R
+
+
+def _go_on(talk: Generator[Post, Any, R], reply: Any) -> Post | _End[R]:
+    try:
+        return talk.send(reply)
+    except StopIteration as end:
+        return _End(end.value)
+
+
+def _ask_once(post: Post) -> Generator[Post, T | Fault, T | Fault]:
+    return (yield post)
+
+
+def cut_middle(text: str, limit: int = REASON_CHARS) -> str:
+    """A text of at most `limit` characters: of a longer one its beginning and its end, where errors say most."""
+    if len(text) <= limit:
+        return text
+    mark = " [...] "
+    tail = (limit - len(mark)) // 2
+    return text[: limit - len(mark) - tail] + mark + text[-tail:]
 
 
 HTTP_SETTINGS = ("concurrency", "timeout", "budget")

@@ -2,11 +2,11 @@
 
 Arms are composed by `evaluate`, not by models. Thinking is one text call (`Request.think_prompt` set; the text that
 comes back is the thought), then a call whose request carries that thought; so a model never needs to know which arm
-it serves.
+it serves. Only a model that thinks by itself, in the call that answers or draws, is asked once (`Request.think_first`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,8 +14,10 @@ from PIL.Image import Image
 
 from unigap.records import Outcome
 
-Ability = Literal["answer", "draw", "edit", "think", "log_likelihood", "train"]
-"""`edit` is drawing with a picture in the request."""
+Ability = Literal[
+    "answer", "draw", "edit", "think", "answer_with_own_thought", "draw_with_own_thought", "log_likelihood", "train"
+]
+"""`edit` is drawing with a picture in the request. `..._with_own_thought` is thinking within that very call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,9 @@ class Request:
     """A thought already made, to be conditioned on after the content."""
     purpose: Literal["answer", "draw"] = "answer"
     """What the thought is for. Models with one thinking style may ignore it."""
+    think_first: bool = False
+    """Think, then answer or draw, in this one call; the thought comes back beside the result. Asked only of a model
+    with that ability, which may have ways of its own and no use for `think_prompt`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +54,17 @@ class Sampling:
 class TextOutput:
     text: str | None
     """None unless outcome is "ok"."""
-    num_tokens: int
+    num_tokens: int | None
+    """None: whoever counts them did not say."""
     finish: Literal["stop", "length", "none"]
     """"length": cut off at the token limit."""
     outcome: Outcome = "ok"
     detail: str = ""
     """Why the outcome is not ok, or what was done to the request (e.g. "rewritten: ...")."""
+    thought: str | None = None
+    """What the model thought by itself before the text, if it shows it."""
+    usage: Mapping[str, float] = field(default_factory=dict)
+    """What else the call used, as far as it is known: `prompt_tokens`, `reasoning_tokens`, `cost`, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +73,10 @@ class DrawOutput:
     """RGB; None unless outcome is "ok"."""
     outcome: Outcome = "ok"
     detail: str = ""
+    thought: str | None = None
+    """What the model thought by itself before it drew, if it shows it."""
+    usage: Mapping[str, float] = field(default_factory=dict)
+    """As of a text; `tokens` if the drawing was counted in tokens."""
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """A model behind a URL: answers by chat, draws through one of five interfaces, named in its address.
 
-    openai:MODEL@URL                                answers and thinks; cannot draw
-    openai:MODEL@URL?draw=vllm-omni&size=512x512    draws too
+    openai:MODEL@URL                                answers and thinks; draws too if `unigap serve` is there
+    openai:MODEL@URL?draw=vllm-omni&size=512x512    draws on any server of that shape
 
 See docs/models.md for every setting.
 """
@@ -9,9 +9,9 @@ See docs/models.md for every setting.
 import io
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import quote
 
 import numpy as np
@@ -19,11 +19,34 @@ from PIL.Image import Image
 
 from unigap.errors import UnknownNameError
 from unigap.models.http import Fault, Post, RemoteClient, data_uri, read_address, take_http_settings
+from unigap.models.prices import Prices, Used, sum_up
 from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextOutput
-from unigap.models.replies import MODERATION_CODES, READERS, Shape, read_chat_text, read_gemini_text
+from unigap.models.replies import (
+    MODERATION_CODES,
+    Shape,
+    read_chat_text,
+    read_drawing,
+    read_gemini_text,
+    read_usage,
+)
+from unigap.models.served import Served, look_up
 from unigap.records import Outcome
 
-SETTINGS = ("draw", "size", "seed", "thought", "pictures", "body.NAME")
+T = TypeVar("T")
+
+BODIES = ("body", "think", "nothink")
+"""What "NAME." stands before: fields of drawing requests, of requests that are to think, of all others."""
+SETTINGS = (
+    "draw", "size", "seed", "temperature", "limit", "thought", "think", "pictures", "price", "picture_price",
+    *(f"{body}.NAME" for body in BODIES),
+)  # fmt: skip
+
+THINK_BODY: Mapping[Shape | None, Mapping[str, Any]] = {
+    "vllm-omni": {"think": True},
+    "openrouter": {"reasoning": {"enabled": True}},
+    "gemini": {"thinkingConfig": {"includeThoughts": True}},
+}
+"""How servers of a shape are told to think and to show it. Those that are absent show no thought beside a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +61,22 @@ class RemoteSampling(Sampling):
     """WIDTHxHEIGHT in pixels; None is the server's own."""
     send_seed: bool = True
     """Whether requests carry `seed`; some services refuse fields that they do not know."""
+    send_temperature: bool = True
+    """Whether text requests carry `temperature`; some services let their reasoning models have only their own."""
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What text requests call their token limit: the older name, or the newer one, which OpenAI's reasoning models
+    demand and other servers may not know."""
     thought: Literal["text", "field"] = "text"
     """How the instruction to think and a finished thought travel by chat: as a system message and a text behind the
     content, which every server takes; or in the body fields of `unigap serve`, which thinks as in one process."""
+    think: Literal["calls", "server"] = "calls"
+    """How the think arm is asked: by two calls, as of every model; or by one, in which the server thinks by itself."""
     draw_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of drawing requests, as given."""
+    think_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of requests in which the server is to think; they win over those of THINK_BODY."""
+    nothink_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of all other requests of a kind that could think (chat and Gemini), to keep a server from it."""
 
     def __post_init__(self) -> None:
         if self.draw is not None and self.draw not in get_args(Shape):
@@ -51,6 +85,12 @@ class RemoteSampling(Sampling):
             raise ValueError(f"size is WIDTHxHEIGHT in pixels, e.g. 1024x1024; got {self.size!r}")
         if self.thought not in ("text", "field"):
             raise UnknownNameError("thought", self.thought, ("text", "field"))
+        if self.limit_field not in ("max_tokens", "max_completion_tokens"):
+            raise UnknownNameError("limit", self.limit_field, ("max_tokens", "max_completion_tokens"))
+        if self.think not in ("calls", "server"):
+            raise UnknownNameError("think", self.think, ("calls", "server"))
+        if self.think_body and self.think == "calls":
+            raise ValueError(f"think.{min(self.think_body)} is for think=server")
         if self.thought == "field" and self.draw not in (None, "vllm-omni"):
             raise ValueError(f"thought=field is for draw=vllm-omni, which is how unigap serve draws; got {self.draw}")
         if self.size is not None and self.draw in ("openrouter", "gemini"):
@@ -60,9 +100,6 @@ class RemoteSampling(Sampling):
 class RemoteModel:
     """See `unigap.models.protocol.Model` for the contract."""
 
-    sha256 = "unknown"
-    """A server does not say which weights answer."""
-
     def __init__(
         self,
         model: str,
@@ -70,18 +107,26 @@ class RemoteModel:
         *,
         sampling: RemoteSampling | None = None,
         pictures: Literal["sandbox", "photo"] = "photo",
+        prices: Prices | None = None,
+        served: Served | None = None,
     ) -> None:
+        """
+        Args:
+            prices: What calls cost, where replies do not say it themselves.
+            served: What the server says about the model, if it is `unigap serve`.
+        """
         self.model, self._client = model, client
         self.pictures: Literal["sandbox", "photo"] = pictures
         self.name = f"openai:{model}@{client.base_url}"
-        self.sampling: Sampling = sampling or RemoteSampling()
-        can: set[Ability] = {"answer", "think"}
-        if sampling and sampling.draw:
-            can |= {"draw", "edit"}
-        self.abilities: frozenset[Ability] = frozenset(can)
+        # Other servers do not say which weights answer.
+        self.sha256 = served.sha256 if served else "unknown"
+        self.trained_on: dict[str, str] = served.trained_on if served else {}
+        own = sampling or RemoteSampling()
+        self.sampling: Sampling = own
+        self.abilities: frozenset[Ability] = _abilities(own, served)
+        self.prices, self.concurrency = prices or Prices(), client.settings.concurrency
         # Two rounds a batch: a slow reply then holds up less than half of what is in flight.
-        self.batch_size = 2 * client.settings.concurrency
-        self.trained_on: dict[str, str] = {}
+        self.batch_size = 2 * self.concurrency
 
     @classmethod
     def from_address(cls, address: str) -> "RemoteModel":
@@ -93,55 +138,97 @@ class RemoteModel:
         """
         example = 'a remote model is "openai:MODEL@URL", e.g. openai:m@http://127.0.0.1:8000/v1'
         model, url, given = read_address(address, example)
-        body = {name[5:]: _json_or_text(given.pop(name)) for name in list(given) if name.startswith("body.")}
+        bodies = {body: take_fields(given, f"{body}.") for body in BODIES}
         settings = take_http_settings(given, SETTINGS)
-        pictures, seed = given.get("pictures", "photo"), given.get("seed", "yes")
+        prices = Prices.parse(given.get("price"), given.get("picture_price"))
+        pictures = given.get("pictures", "photo")
         if pictures not in ("photo", "sandbox"):
             raise UnknownNameError("pictures", pictures, ("photo", "sandbox"))
-        if seed not in ("yes", "no"):
-            raise UnknownNameError("seed", seed, ("yes", "no"))
         sampling = RemoteSampling(
             draw=given.get("draw"),  # type: ignore[arg-type]  (checked by RemoteSampling)
             size=given.get("size"),
-            send_seed=seed == "yes",
+            send_seed=_yes(given, "seed"),
+            send_temperature=_yes(given, "temperature"),
+            limit_field=given.get("limit", "max_tokens"),  # type: ignore[arg-type]  (checked by RemoteSampling)
             thought=given.get("thought", "text"),  # type: ignore[arg-type]  (checked by RemoteSampling)
-            draw_body=body,
+            think=given.get("think", "calls"),  # type: ignore[arg-type]  (checked by RemoteSampling)
+            draw_body=bodies["body"],
+            think_body=bodies["think"],
+            nothink_body=bodies["nothink"],
         )
-        return cls(model, RemoteClient(url, settings=settings), sampling=sampling, pictures=pictures)
+        client = RemoteClient(url, settings=settings)
+        # Google's list of models is another one.
+        served = look_up(client, model) if sampling.draw != "gemini" else None
+        if served is not None:
+            sampling = _as_served(sampling, served, given)
+            pictures = pictures if "pictures" in given else served.pictures
+        return cls(model, client, sampling=sampling, pictures=pictures, prices=prices, served=served)
 
     def answer(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[TextOutput]:
         settings = _own(sampling)
         posts = [self._text_post(r, settings, seed) for r, seed in zip(requests, seeds, strict=True)]
-        read = read_gemini_text if settings.draw == "gemini" else read_chat_text
-        return [_text_fault(got) if isinstance(got, Fault) else got for got in self._client.post_many(posts, read)]
+        calls = self._post(posts, read_gemini_text if settings.draw == "gemini" else read_chat_text)
+        return [self._text_output(request, *call) for request, call in zip(requests, calls, strict=True)]
 
     def draw(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[DrawOutput]:
         settings = _own(sampling)
         if settings.draw is None:
             raise ValueError(f"{self.name} has no way to draw; add ?draw=SHAPE to its address")
         posts = [self._draw_post(r, settings, seed) for r, seed in zip(requests, seeds, strict=True)]
-        got = self._client.post_many(posts, READERS[settings.draw])
-        return [
-            DrawOutput(image=None, outcome=_outcome(one), detail=one.reason) if isinstance(one, Fault) else one
-            for one in got
-        ]
+        shape = settings.draw
+        calls = self._post(posts, lambda reply: read_drawing(reply, shape))
+        return [self._drawing(request, *call) for request, call in zip(requests, calls, strict=True)]
 
     def log_likelihood(self, requests: Sequence[Request], continuations: Sequence[str]) -> list[np.ndarray]:
         """Not among this model's abilities: servers do not give them for pictures."""
         raise NotImplementedError(f"{self.name} gives no log-likelihoods")
 
+    # ---- results ---------------------------------------------------------------------------------------------------
+
+    def _post(self, posts: Sequence[Post], read: Callable[[Any], T]) -> list[tuple["T | Fault", list[Used]]]:
+        """Results or faults, and what each reply on the way there used."""
+        used: list[list[Used]] = [[] for _ in posts]
+        results = self._client.post_many([_noting(post, mine) for post, mine in zip(posts, used, strict=True)], read)
+        return list(zip(results, used, strict=True))
+
+    def _text_output(self, request: Request, got: TextOutput | Fault, used: Sequence[Used]) -> TextOutput:
+        usage = sum_up(used, self.prices, answered=not isinstance(got, Fault))
+        if isinstance(got, Fault):
+            return TextOutput(
+                text=None, num_tokens=None, finish="none", outcome=_outcome(got), detail=got.reason, usage=usage
+            )
+        if request.think_first and got.thought is None and got.text is not None:
+            thought, text = split_thought(got.text)
+            got = replace(got, thought=thought, text=text)
+        return replace(got, usage=usage, detail=_with_unasked_thought(request, got))
+
+    def _drawing(self, request: Request, got: DrawOutput | Fault, used: Sequence[Used]) -> DrawOutput:
+        usage = sum_up(
+            used,
+            self.prices,
+            answered=not isinstance(got, Fault),
+            picture=isinstance(got, DrawOutput) and got.image is not None,
+        )
+        if isinstance(got, Fault):
+            return DrawOutput(image=None, outcome=_outcome(got), detail=got.reason, usage=usage)
+        return replace(got, usage=usage, detail=_with_unasked_thought(request, got))
+
     # ---- requests --------------------------------------------------------------------------------------------------
 
     def _text_post(self, request: Request, settings: RemoteSampling, seed: int) -> Post:
-        thinking = request.think_prompt is not None
-        max_tokens = settings.max_think_tokens if thinking else settings.max_answer_tokens
+        max_tokens, limits = settings.max_answer_tokens, {}
+        if request.think_first and settings.thought == "field":
+            limits = {"max_think_tokens": settings.max_think_tokens}
+        elif request.think_first:  # servers count the thought among what is written
+            max_tokens += settings.max_think_tokens
+        elif request.think_prompt is not None:
+            max_tokens = settings.max_think_tokens
+        temperature = {"temperature": settings.text_temperature} if settings.send_temperature else {}
         if settings.draw == "gemini":
-            generation = {"maxOutputTokens": max_tokens, "temperature": settings.text_temperature}
+            generation = {"maxOutputTokens": max_tokens} | temperature
             return self._gemini_post(request, generation, settings, seed)
-        body = self._chat_body(request, settings, seed)
-        return Post(
-            path="/chat/completions", body=body | {"max_tokens": max_tokens, "temperature": settings.text_temperature}
-        )
+        limits |= {settings.limit_field: max_tokens} | temperature
+        return Post(path="/chat/completions", body=self._chat_body(request, settings, seed) | limits)
 
     def _draw_post(self, request: Request, settings: RemoteSampling, seed: int) -> Post:
         extra = settings.draw_body
@@ -171,6 +258,8 @@ class RemoteModel:
             case _:
                 modalities = ["image"] if settings.draw == "vllm-omni" else ["image", "text"]
                 body = self._chat_body(request, settings, seed) | {"modalities": modalities}
+                if request.think_first and settings.draw == "vllm-omni":
+                    body["max_think_tokens"] = settings.max_think_tokens
                 return Post(path="/chat/completions", body=body | _given(width=width, height=height) | extra)
 
     def _chat_body(self, request: Request, settings: RemoteSampling, seed: int) -> dict[str, Any]:
@@ -184,8 +273,9 @@ class RemoteModel:
         fields: dict[str, Any] = {}
         if settings.thought == "field":
             fields = _given(think_prompt=request.think_prompt, thought=request.thought)
-        elif request.think_prompt is not None:
+        elif request.think_prompt is not None and not request.think_first:
             messages.insert(0, {"role": "system", "content": request.think_prompt})
+        fields |= _think_body(request, settings)
         return {"model": self.model, "messages": messages} | fields | self._seed(settings, seed)
 
     def _gemini_post(self, request: Request, generation: dict[str, Any], settings: RemoteSampling, seed: int) -> Post:
@@ -196,9 +286,9 @@ class RemoteModel:
             for part in _parts(request)
         ]
         # Gemini's seeds have 32 bits, with sign.
-        generation = generation | self._seed(settings, seed % 2**31)
+        generation = generation | self._seed(settings, seed % 2**31) | _think_body(request, settings)
         body: dict[str, Any] = {"contents": [{"role": "user", "parts": parts}], "generationConfig": generation}
-        if request.think_prompt is not None:
+        if request.think_prompt is not None and not request.think_first:
             body["systemInstruction"] = {"parts": [{"text": request.think_prompt}]}
         return Post(path=f"/models/{quote(self.model, safe='')}:generateContent", body=body)
 
@@ -210,6 +300,67 @@ def _own(sampling: Sampling) -> RemoteSampling:
     if not isinstance(sampling, RemoteSampling):
         raise ValueError(f"a remote model takes RemoteSampling, got {type(sampling).__name__}")
     return sampling
+
+
+def _abilities(sampling: RemoteSampling, served: Served | None) -> frozenset[Ability]:
+    can: set[Ability] = {"answer", "think"}
+    if sampling.draw:
+        can |= {"draw", "edit"}
+    if served is not None:
+        can &= served.abilities
+    if sampling.think == "server" and "think" in can:
+        can |= {"answer_with_own_thought"}
+        # The other shapes have no place for a thought beside a picture: there, our two calls.
+        can |= {"draw_with_own_thought"} if sampling.draw in THINK_BODY else set()
+    return frozenset(can)
+
+
+def _as_served(sampling: RemoteSampling, served: Served, given: Mapping[str, str]) -> RemoteSampling:
+    """The settings with which `unigap serve` is asked as the model would be in process, where none are given."""
+    if sampling.draw is None and "draw" in served.abilities:
+        sampling = replace(sampling, draw="vllm-omni")
+    if "thought" not in given and sampling.draw in (None, "vllm-omni"):
+        sampling = replace(sampling, thought="field")
+    return replace(sampling, **served.sampling)
+
+
+def _yes(given: Mapping[str, str], name: str) -> bool:
+    if (value := given.get(name, "yes")) not in ("yes", "no"):
+        raise UnknownNameError(name, value, ("yes", "no"))
+    return value == "yes"
+
+
+def take_fields(given: dict[str, str], prefix: str) -> dict[str, Any]:
+    """The settings whose names start so, without the prefix, taken out of `given`; JSON where they are JSON."""
+    names = [name for name in given if name.startswith(prefix)]
+    return {name.removeprefix(prefix): _json_or_text(given.pop(name)) for name in names}
+
+
+def _think_body(request: Request, settings: RemoteSampling) -> dict[str, Any]:
+    """What tells a server to think, or not to."""
+    if not request.think_first:
+        return settings.nothink_body
+    shape = "vllm-omni" if settings.thought == "field" else settings.draw
+    return {**THINK_BODY.get(shape, {}), **settings.think_body}
+
+
+def _noting(post: Post, used: list[Used]) -> Post:
+    return replace(post, on_reply=lambda reply: used.append(read_usage(reply)))
+
+
+def split_thought(text: str) -> tuple[str | None, str]:
+    """Thought and answer of a text in which a server leaves the thought inside its tags."""
+    thought, end, answer = text.partition("</think>")
+    if not end:
+        return None, text
+    return thought.strip().removeprefix("<think>").strip() or None, answer.strip()
+
+
+def _with_unasked_thought(request: Request, output: TextOutput | DrawOutput) -> str:
+    """The detail of a result, with a note if the server thought where it was not to."""
+    if output.thought is None or request.think_first:
+        return output.detail
+    return "; ".join(filter(None, (output.detail, f"the server thought by itself: {len(output.thought)} characters")))
 
 
 def _parts(request: Request) -> list[str | Image]:
@@ -241,7 +392,3 @@ def _json_or_text(value: str) -> Any:
 def _outcome(fault: Fault) -> Outcome:
     moderated = fault.kind == "rejected" and fault.code in MODERATION_CODES
     return "refused" if moderated else "transport_error"
-
-
-def _text_fault(fault: Fault) -> TextOutput:
-    return TextOutput(text=None, num_tokens=0, finish="none", outcome=_outcome(fault), detail=fault.reason)

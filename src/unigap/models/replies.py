@@ -7,21 +7,24 @@
     gemini      generateContent: candidates[0].content.parts[].inlineData
 
 A reply that is not of the shape at all raises `BadReplyError` (the server's failure); a whole reply without a picture
-that can be read is "malformed" (the model's).
+that can be read is "malformed" (the model's). What a server shows of its own thinking comes with either, and so does
+what it says it used (`read_usage`).
 """
 
 import base64
 import binascii
 import io
+import math
 import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from PIL import Image
 
-from unigap.models.http import BadReplyError
+from unigap.models.http import BadReplyError, cut_middle
 from unigap.models.protocol import DrawOutput, TextOutput
 
 Shape = Literal["images", "responses", "vllm-omni", "openrouter", "gemini"]
@@ -70,11 +73,11 @@ def _malformed(detail: str) -> DrawOutput:
 
 
 def _refused(why: str) -> DrawOutput:
-    return DrawOutput(image=None, outcome="refused", detail=f"refused: {why[:200]}")
+    return DrawOutput(image=None, outcome="refused", detail=f"refused: {cut_middle(why)}")
 
 
 def _no_picture(said: object) -> DrawOutput:
-    return _malformed(f"the reply has no picture; it says {str(said)[:200]!r}")
+    return _malformed(f"the reply has no picture; it says {cut_middle(str(said))!r}")
 
 
 def _read_images(reply: Any) -> DrawOutput:
@@ -133,6 +136,7 @@ def _read_openrouter(reply: Any) -> DrawOutput:
 
 def _read_gemini(reply: Any) -> DrawOutput:
     parts, refusal, _ = _gemini_parts(reply)
+    parts = [part for part in parts if not _optional(part, "thought")]  # a draft is not the picture
     for part in parts:
         inline = _optional(part, "inlineData") or _optional(part, "inline_data")
         if isinstance(data := _optional(inline, "data"), str):
@@ -140,14 +144,30 @@ def _read_gemini(reply: Any) -> DrawOutput:
     return _refused(refusal) if refusal else _no_picture(" ".join(str(_optional(p, "text") or "") for p in parts))
 
 
-READERS: Mapping[Shape, Callable[[Any], DrawOutput]] = {
+_READERS: Mapping[Shape, Callable[[Any], DrawOutput]] = {
     "images": _read_images,
     "responses": _read_responses,
     "vllm-omni": _read_vllm_omni,
     "openrouter": _read_openrouter,
     "gemini": _read_gemini,
 }
-"""Shape -> what makes a drawing of a reply's parsed JSON."""
+
+
+def read_drawing(reply: Any, shape: Shape) -> DrawOutput:
+    """A drawing from a reply's parsed JSON, with the thought before it if the reply shows one.
+
+    Raises:
+        BadReplyError: The reply is not of that shape.
+    """
+    output, thought = _READERS[shape](reply), None
+    if shape in ("vllm-omni", "openrouter"):
+        thought = _optional(_optional(reply, "metrics"), "think_text")
+        thoughts = (_own_thought(_optional(choice, "message")) for choice in _get(reply, "choices", list))
+        thought = thought or next(filter(None, thoughts), None)
+    elif shape == "gemini":
+        thought = _gemini_thought(_gemini_parts(reply)[0])
+    detail = "; ".join(filter(None, (output.detail, _model_detail(reply))))
+    return replace(output, thought=thought if isinstance(thought, str) and thought else None, detail=detail)
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
@@ -157,22 +177,26 @@ def read_chat_text(reply: Any) -> TextOutput:
     """The first choice of a chat completion.
 
     Raises:
-        BadReplyError: No choices, or null content.
+        BadReplyError: No choices, or null content where a thought has not used up all tokens.
     """
     choice = _get(reply, "choices", list)[:1]
     message = next(_messages(reply))
-    num_tokens = _count(reply, "usage", "completion_tokens")
+    num_tokens = _num_tokens(reply)
     if refusal := _optional(message, "refusal"):
         return _refused_text(str(refusal), num_tokens)
     finish = _optional(choice[0], "finish_reason")
     if finish == "content_filter":
         return _refused_text("content_filter", num_tokens)
-    if (content := _optional(message, "content")) is None:
+    thought = _own_thought(message)
+    content = _optional(message, "content")
+    if not content and thought and finish == "length":
+        return _thought_alone(thought, num_tokens)
+    if content is None:
         raise BadReplyError(f"the content is null (finish_reason {finish!r})")
-    own = _optional(message, "reasoning_content") or _optional(message, "reasoning")
-    detail = f"the server thought by itself: {len(own)} characters" if isinstance(own, str) and own else ""
     end: Literal["stop", "length"] = "length" if finish == "length" else "stop"
-    return TextOutput(text=_chat_text(content), num_tokens=num_tokens, finish=end, detail=detail)
+    return TextOutput(
+        text=_chat_text(content), num_tokens=num_tokens, finish=end, thought=thought, detail=_model_detail(reply)
+    )
 
 
 def read_gemini_text(reply: Any) -> TextOutput:
@@ -182,18 +206,66 @@ def read_gemini_text(reply: Any) -> TextOutput:
         BadReplyError: No candidates, or one without parts.
     """
     parts, refusal, finish = _gemini_parts(reply)
-    num_tokens = _count(reply, "usageMetadata", "candidatesTokenCount")
+    num_tokens, thought = _num_tokens(reply), _gemini_thought(parts)
     if refusal:
         return _refused_text(refusal, num_tokens)
+    if thought and finish == "MAX_TOKENS" and all(_optional(part, "thought") for part in parts):
+        return _thought_alone(thought, num_tokens)
     text = "".join(str(_optional(part, "text") or "") for part in parts if not _optional(part, "thought"))
     end: Literal["stop", "length"] = "length" if finish == "MAX_TOKENS" else "stop"
-    return TextOutput(text=text, num_tokens=num_tokens, finish=end)
+    return TextOutput(text=text, num_tokens=num_tokens, finish=end, thought=thought)
 
 
-def _refused_text(why: str, num_tokens: int) -> TextOutput:
+def _num_tokens(reply: Any) -> int | None:
+    tokens = read_usage(reply).get("tokens")
+    return None if tokens is None else int(tokens)
+
+
+def _refused_text(why: str, num_tokens: int | None) -> TextOutput:
     return TextOutput(
-        text=None, num_tokens=num_tokens, finish="none", outcome="refused", detail=f"refused: {why[:200]}"
+        text=None, num_tokens=num_tokens, finish="none", outcome="refused", detail=f"refused: {cut_middle(why)}"
     )
+
+
+def _thought_alone(thought: str, num_tokens: int | None) -> TextOutput:
+    detail = f"the token limit ended a thought of {len(thought)} characters before an answer began"
+    return TextOutput(
+        text=None, num_tokens=num_tokens, finish="length", outcome="malformed", detail=detail, thought=thought
+    )
+
+
+# ---- usage -----------------------------------------------------------------------------------------------------------
+
+
+def read_usage(reply: Any) -> dict[str, float]:
+    """What a reply of any shape says it used; what it does not say is absent.
+
+    Returns:
+        `prompt_tokens`, `tokens` (all that were written, thoughts too), `reasoning_tokens` (of these, thoughts) and
+        `cost` in the server's own unit.
+    """
+    used, google = _optional(reply, "usage"), _optional(reply, "usageMetadata")
+    details = _optional(used, "completion_tokens_details") or _optional(used, "output_tokens_details")
+    found: dict[str, float | None] = {
+        "prompt_tokens": _number(used, "prompt_tokens", "input_tokens"),
+        "tokens": _number(used, "completion_tokens", "output_tokens"),
+        "reasoning_tokens": _number(details, "reasoning_tokens"),
+        "cost": _number(used, "cost"),
+    }
+    if google is not None:
+        written, thought = _number(google, "candidatesTokenCount"), _number(google, "thoughtsTokenCount")
+        # Google counts thoughts apart, OpenAI among what was written.
+        both = None if written is None and thought is None else (written or 0) + (thought or 0)
+        found |= {"prompt_tokens": _number(google, "promptTokenCount"), "tokens": both, "reasoning_tokens": thought}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _number(block: Any, *names: str) -> float | None:
+    for name in names:
+        value = _optional(block, name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+            return value
+    return None
 
 
 # ---- pieces of replies -----------------------------------------------------------------------------------------------
@@ -208,11 +280,6 @@ def _get(data: Any, name: str, kind: type) -> Any:
         error = _optional(_optional(data, "error"), "message")
         raise BadReplyError(f"the reply has no {kind.__name__} {name!r}" + (f"; it says {error!r}" if error else ""))
     return value
-
-
-def _count(reply: Any, block: str, name: str) -> int:
-    value = _optional(_optional(reply, block), name)
-    return value if isinstance(value, int) else 0
 
 
 def _messages(reply: Any) -> Iterator[Mapping[str, Any]]:
@@ -232,6 +299,22 @@ def _chat_text(content: Any) -> str:
     if not isinstance(content, list):
         raise BadReplyError(f"the content is a {type(content).__name__}, not text or a list of parts")
     return "".join(str(_optional(part, "text") or "") for part in content)
+
+
+def _model_detail(reply: Any) -> str:
+    """What the model behind `unigap serve` noted of the first answer or picture."""
+    details = _optional(_optional(reply, "metrics"), "details")
+    return cut_middle(details[0], 1000) if isinstance(details, list) and details and isinstance(details[0], str) else ""
+
+
+def _own_thought(message: Any) -> str | None:
+    """What a chat message shows of the server's thinking, by either of its two names."""
+    own = _optional(message, "reasoning_content") or _optional(message, "reasoning")
+    return own if isinstance(own, str) and own.strip() else None
+
+
+def _gemini_thought(parts: list[Any]) -> str | None:
+    return "".join(str(_optional(part, "text") or "") for part in parts if _optional(part, "thought")) or None
 
 
 def _gemini_parts(reply: Any) -> tuple[list[Any], str, str]:

@@ -40,9 +40,9 @@ def find_think_prompt(name: str) -> ThinkPrompt:
     Raises:
         UnknownNameError: Neither a known name nor a readable text file.
     """
-    refine = _read("refine.txt")
+    refine = read_prompt("refine.txt")
     if name in THINK_PROMPTS:
-        generation, understanding = (_read(f"think/{name}.{way}.txt") for way in ("generation", "understanding"))
+        generation, understanding = (read_prompt(f"think/{name}.{way}.txt") for way in ("generation", "understanding"))
         return ThinkPrompt(name=name, generation=generation, understanding=understanding, refine=refine)
     try:
         text = Path(name).read_text(encoding="utf-8").strip()
@@ -51,5 +51,6 @@ def find_think_prompt(name: str) -> ThinkPrompt:
     return ThinkPrompt(name=name, generation=text, understanding=text, refine=refine)
 
 
-def _read(path: str) -> str:
+def read_prompt(path: str) -> str:
+    """The text of a file in this folder, e.g. "think/plan.generation.txt"."""
     return (resources.files("unigap.prompts") / path).read_text(encoding="utf-8").strip()

@@ -26,6 +26,7 @@ from unigap.gap.ladder import Ladder
 from unigap.items import ARMS_OF, DIRECTIONS, Arm
 from unigap.records import RunFolder
 from unigap.report.gallery import FIELDS, Gallery, build_gallery, dump_safely
+from unigap.report.judges import Comparison, compare_judges, letter
 from unigap.report.scores import Scores
 from unigap.report.summary import Cell, FamilySummary, Gap, Summary
 from unigap.report.table import legend
@@ -64,6 +65,8 @@ class Page:
     """Everything else that the numbers depend on."""
     gallery: Gallery
     made: date
+    judges: Comparison | None = None
+    """If several have judged the run."""
 
     @property
     def title(self) -> str:
@@ -142,7 +145,8 @@ def has_marks(summaries: Sequence[Summary]) -> bool:
 def make_page(folder: RunFolder, judge: str, scores: Scores, summary: Summary, *, made: date) -> str:
     """The page of a run under one judge, as HTML."""
     gallery = build_gallery(folder, judge, scores)
-    page = Page(summary, run_facts(folder.run, judge), provenance(summary.run, folder.run), gallery, made)
+    judges = compare_judges(folder) if len(folder.judges()) > 1 else None
+    page = Page(summary, run_facts(folder.run, judge), provenance(summary.run, folder.run), gallery, made, judges)
     return render("report.html.j2", page=page, data=Markup(dump_safely(gallery.data)))
 
 
@@ -202,6 +206,7 @@ def render(template: str, **values: Any) -> str:
             rung_words=RUNGS,
             joint_words=JOINT,
             status_words=STATUS_WORDS,
+            letter=letter,
         )
     )
 

@@ -14,6 +14,7 @@ from unigap.report.page import FILE, make_page
 from unigap.report.scores import Scores, collect_scores
 from unigap.report.summary import Summary, summarize
 from unigap.report.table import print_summary
+from unigap.spending import read_spent
 
 SUMMARY, METADATA = "summary.json", "metadata.jsonl"
 
@@ -97,10 +98,12 @@ def _metadata(folder: RunFolder, judge: str) -> Iterator[bytes]:
 def _run_facts(folder: RunFolder, judge: str) -> dict[str, Any]:
     config = folder.run["config"]
     ref = next(ref for ref in folder.judges() if ref.name == judge)
+    used = read_spent(folder).to_json()
     return {
         "folder": folder.path.name,
         **folder.identity.to_json(),
         **{name: config.get(name) for name in ("suite", "items", "coverage", "num_outside", "num_units", "samples")},
+        **({"usage": used} if used else {}),
         "judge": vars(ref),
         "packages": folder.run.get("packages"),
         "git_commit": folder.run.get("git_commit"),

@@ -8,7 +8,7 @@ import socket
 import time
 import zlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TypeVar
 
@@ -184,6 +184,8 @@ class Service:
             "sha256": self.model.sha256,
             "abilities": sorted(self.model.abilities),
             "pictures": self.model.pictures,
+            "trained_on": self.model.trained_on,
+            "sampling": asdict(self.model.sampling),
         }
         return JSONResponse({"object": "list", "data": [model]})
 

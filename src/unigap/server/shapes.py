@@ -280,15 +280,20 @@ def chat_reply(model: str, ask: Ask, made: Sequence[Made]) -> dict[str, Any]:
         "created": int(time.time()),
         "model": model,
         "choices": [_choice(index, one, draw=ask.draw) for index, one in enumerate(made)],
-        # The protocol does not count a prompt's tokens; null says so, which 0 would not.
+        # The protocol does not count the tokens of prompts and pictures; null says so, which 0 would not.
         "usage": {
             "prompt_tokens": None,
-            "completion_tokens": sum(answer_tokens) + sum(thought_tokens),
+            "completion_tokens": _sum(answer_tokens + thought_tokens),
             "total_tokens": None,
-            "completion_tokens_details": {"reasoning_tokens": sum(thought_tokens)},
+            "completion_tokens_details": {"reasoning_tokens": _sum(thought_tokens)},
         },
         "metrics": _metrics(ask, made),
     }
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
 
 
 def _choice(index: int, one: Made, *, draw: bool) -> dict[str, Any]:
