@@ -1,5 +1,7 @@
 """`unigap items`: items made, and written in the formats of others."""
 
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MakeItems:
-    """Make items of the sandbox and write them as JSON lines."""
+    """Make items and write them as JSON lines: of the sandbox, or of facts of your own with --from.
+
+    A table of facts is a CSV file with a header. Every row has an "answer", and either "question" and "prompt", or
+    "subject" and "relation", of which both are made: What is the RELATION of SUBJECT? Further columns: caption, family,
+    variant, kind, other, id, cluster, lang (docs/suites.md).
+    """
 
     out: File
     """File to write, one item a line."""
+    from_: Annotated[Path | None, arg(name="from", metavar="FACTS.csv")] = None
+    """Facts of your own; the flags below are then for nothing."""
     suite: str = "sandbox"
     """Named list of families."""
     families: Names = ()
@@ -43,6 +52,9 @@ class MakeItems:
     """The two splits never share an item, whatever the seeds."""
 
     def run(self) -> None:
+        if self.from_ is not None:
+            _make_of_facts(self, self.from_)
+            return
         from unigap.disk import explain_os_errors
         from unigap.items import items_sha256, write_items
         from unigap.scenes import make_items
@@ -54,6 +66,51 @@ class MakeItems:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             write_items(self.out, items)
         print(f"{self.out}: {len(items)} items of {len(families)} families, sha256 {items_sha256(items)}")
+
+
+def _make_of_facts(command: MakeItems, source: Path) -> None:
+    """Write a table of facts as items, all of them or none."""
+    from unigap.benchmarks.facts_table import names_answer, read_facts
+    from unigap.disk import explain_os_errors
+    from unigap.items import Item, items_sha256, read_items, write_items
+
+    asked = MakeItems(out=command.out, from_=source)
+    if command != asked:
+        others = [f"--{name.replace('_', '-')}" for name, value in vars(command).items() if value != vars(asked)[name]]
+        raise ArgumentError(f"--from takes every fact of its table; {', '.join(others)} cannot be carried out with it")
+    if command.out.exists() and source.exists() and command.out.samefile(source):
+        raise ArgumentError(f"--out {command.out} is the table of facts itself; name another file")
+    families, clusters = Counter[str](), set[str]()
+    num_derived, telling = 0, list[str]()
+
+    def noted(item: Item) -> Item:
+        nonlocal num_derived
+        families[item.family] += 1
+        clusters.add(item.cluster)
+        num_derived += item.derived
+        if names_answer(item):
+            telling.append(item.question)
+        return item
+
+    # The whole table is read before the name that was asked for exists.
+    part = command.out.with_name(command.out.name + ".tmp")
+    with explain_os_errors(command.out.parent, safe="Nothing was lost"):
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_items(part, map(noted, read_facts(source)))
+            sha256 = items_sha256(read_items(part))
+            part.replace(command.out)
+        finally:
+            part.unlink(missing_ok=True)
+    print(
+        f"{command.out}: {families.total()} items of {len(families)} families in {len(clusters)} clusters, "
+        f"{num_derived} asked by rule, sha256 {sha256}"
+    )
+    if telling:
+        print(
+            f"note: {len(telling)} name their answer in the question or the prompt (first: {telling[0]!r})",
+            file=sys.stderr,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
