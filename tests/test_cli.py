@@ -99,7 +99,7 @@ def test_commands_are_frozen(capsys):
     _, text, _ = run(capsys, "--help")
     found = re.findall(r"^\W*[•*] (\w+)", text, flags=re.MULTILINE)
     assert found == "eval judge gap report view compare items serve train".split()
-    assert "{pretrain,sft,stars,inject,edit}" in run(capsys, "train", "--help")[1]
+    assert "{pretrain,sft,stars,inject,edit,gvu}" in run(capsys, "train", "--help")[1]
 
 
 def test_help_imports_no_heavy_library():

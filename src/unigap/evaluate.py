@@ -9,11 +9,14 @@ batches are cut, in which order items come and how many ranks share them changes
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from unigap.arms import CALLS, Asker, Question, Reply, Task, check_picture, count_calls, item_seed, missing_abilities
 from unigap.disk import KeyedLines
@@ -454,15 +457,34 @@ class _Shown:
     records: KeyedLines[Record]
     image_root: Path | None
 
-    def submission(self, record: Record) -> Submission:
-        item = self.folder.item(record.item_id)
+    def submissions(self, records: Sequence[Record]) -> list[Submission | RunFolderError]:
+        """One for each record with outcome "ok", or why there is none."""
+        # Decoding takes most of the time of large pictures and runs beside other threads.
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            pictures = pool.map(self._picture, records)
+            return [self._submission(*pair) for pair in zip(records, pictures, strict=True)]
+
+    def _picture(self, record: Record) -> tuple[Image.Image | None, bytes | None] | RunFolderError:
         if record.direction == "understanding":
-            return Submission(item=item, text=record.text, image_root=self.image_root)
-        text = self.records.get(record.key._replace(direction="understanding"))
+            return None, None
+        try:
+            return self.folder.load_picture(record)
+        except RunFolderError as error:
+            return error
+
+    def _submission(
+        self, record: Record, picture: tuple[Image.Image | None, bytes | None] | RunFolderError
+    ) -> Submission | RunFolderError:
+        if isinstance(picture, RunFolderError):
+            return picture
+        image, png = picture
+        beside = None if image is None else self.records.get(record.key._replace(direction="understanding"))
         return Submission(
-            item=item,
-            image=self.folder.load_image(record),
-            said=text.text if text else None,
+            item=self.folder.item(record.item_id),
+            text=record.text if image is None else None,
+            image=image,
+            png=png,
+            said=beside.text if beside else None,
             image_root=self.image_root,
         )
 
@@ -470,16 +492,17 @@ class _Shown:
 def _rule(judge: Judge, shown: _Shown, records: Sequence[Record]) -> list[Ruling]:
     """One ruling per record: what needs no judge at once, the rest in one call."""
     rulings: dict[int, Ruling] = {}
-    submissions: dict[int, Submission] = {}
     for index, record in enumerate(records):
         if record.outcome != "ok":
             code = "refused" if record.outcome == "refused" else "unreadable"
             rulings[index] = Ruling.incorrect(code, record.detail or record.outcome)
-            continue
-        try:
-            submissions[index] = shown.submission(record)
-        except RunFolderError as error:
-            rulings[index] = Ruling.unscored(str(error))
+    asked = [index for index in range(len(records)) if index not in rulings]
+    submissions: dict[int, Submission] = {}
+    for index, one in zip(asked, shown.submissions([records[index] for index in asked]), strict=True):
+        if isinstance(one, RunFolderError):
+            rulings[index] = Ruling.unscored(str(one))
+        else:
+            submissions[index] = one
     if submissions:
         rulings.update(zip(submissions, judge.judge(list(submissions.values())), strict=True))
     return [rulings[index] for index in range(len(records))]

@@ -396,15 +396,20 @@ class RunFolder:
         return RecordWriter(self.path, rank)
 
     def load_image(self, record: Record) -> Image.Image:
-        """The picture of a record, checked against its hash.
+        """The picture of a record, checked against its hash; see `load_picture`."""
+        return self.load_picture(record)[0]
+
+    def load_picture(self, record: Record) -> tuple[Image.Image, bytes | None]:
+        """The picture of a record, checked against its hash, and its file if that is a PNG of just these pixels.
 
         Raises:
             RunFolderError: It is missing, cannot be decoded, or is not the picture that was drawn.
         """
         assert record.image is not None, f"record {record.key} has no picture"
-        path = self.path / record.image
         try:
-            with Image.open(path) as file:
+            data = (self.path / record.image).read_bytes()
+            with Image.open(io.BytesIO(data)) as file:
+                plain = file.format == "PNG" and file.mode == "RGB"
                 image = file.convert("RGB")
         except FileNotFoundError:
             raise RunFolderError(f"image missing: {record.image}") from None
@@ -412,7 +417,7 @@ class RunFolder:
             raise RunFolderError(f"image unreadable: {record.image}: {error}") from None
         if pixels_sha256(image) != record.image_sha256:
             raise RunFolderError(f"image changed since it was drawn (pixel sha256 differs): {record.image}")
-        return image
+        return image, data if plain else None
 
     # ---- verdicts --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.fakes import FakeModel
 
+from unigap.cli import main
 from unigap.errors import TrainingError
 from unigap.items import Item
 from unigap.judges.exact import ExactJudge
@@ -164,3 +166,66 @@ def test_a_grader_that_likes_what_is_worse_stops_the_run(tmp_path: Path):
     monitor = Monitor(items=fresh, judges=[ExactJudge()])
     with pytest.raises(TrainingError, match=r"stopped at step \d+: on the monitor's prompts the reward rose"):
         train_gvu(policy(), Perverse(ExactJudge()), TRAIN, monitor, config, tmp_path)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+class Mute(FakeModel):
+    """Draws, and does not say how likely what it drew was."""
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | None, **settings: object) -> "Mute":
+        return cls()
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "gvu", *arguments])
+    out = capsys.readouterr()
+    return int(exit_.value.code or 0), out.out, out.err
+
+
+def test_the_command_checks_a_reward_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("--check", "--check-prompts", "12", "--temperature", "1.6", "--out", str(tmp_path))
+    code, text, _ = command(capsys, *arguments)
+    assert code == 0 and "AUC within a prompt: geometric_mean by frozen tiny" in text and "96 drawings" in text
+    (every,) = [
+        a
+        for a in json.loads((tmp_path / "check.json").read_text())["aucs"]
+        if (a["kind"], a["error"]) == ("all", "all")
+    ]
+    assert every["auc"] > 0.9 and every["num_pairs"] > 20
+
+
+def test_the_command_trains_and_names_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = (
+        "--steps",
+        "2",
+        "--prompts-per-step",
+        "2",
+        "--group-size",
+        "2",
+        "--num-prompts",
+        "30",
+        "--num-watched",
+        "8",
+    )
+    code, text, _ = command(capsys, *small, "--reward", "pmi_text", "--out", str(tmp_path))
+    assert code == 0 and f"unigap eval --model tiny:{tmp_path / 'model'}" in text
+    card = json.loads((tmp_path / "model" / "card.json").read_text())
+    assert card["command"] == "unigap train gvu" and card["reward"].startswith("pmi_text by frozen")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--reward", "clip"), "unknown reward 'clip'; known: geometric_mean"),
+        (("--group-size", "1"), "group_size must be at least 2"),
+        (("--model", "tests.train.test_gvu:Mute"), "does not say how likely its drawings are"),
+        (("--prompts-per-step", "20", "--num-prompts", "10"), "prompts_per_step is 20, and there are 10 prompts"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str):
+    code, _, error = command(capsys, *arguments)
+    assert code == 2 and words in error

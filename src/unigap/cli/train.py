@@ -13,19 +13,20 @@ from unigap.cli.eval import Eval
 if TYPE_CHECKING:
     from unigap.train.knowledge import KnowledgeConfig
 
-What = Literal["pretrain", "sft", "stars", "inject", "edit"]
+What = Literal["pretrain", "sft", "stars", "inject", "edit", "gvu"]
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a model; "unigap train pretrain --help" lists the settings of pretrain, and so for each kind."""
 
-    what: Annotated[Positional[What], arg(metavar="{pretrain,sft,stars,inject,edit}")]
+    what: Annotated[Positional[What], arg(metavar="{pretrain,sft,stars,inject,edit,gvu}")]
     """pretrain: the embedded model from scratch, to the weights in the package.
     sft: a model on a folder of prompts with pictures and questions with answers.
     stars: a model on its own pictures: to draw at once what it can draw after thinking.
     inject: new characters into a model, by text, by pictures or by both; both sides are measured.
-    edit: a known character's fact overwritten, likewise."""
+    edit: a known character's fact overwritten, likewise.
+    gvu: a model on its own drawings, rewarded by its own understanding; with --check, how far that can be trusted."""
 
     def run(self) -> None:
         raise AssertionError("main hands training to its own parser")
@@ -113,11 +114,34 @@ def _knowledge(kind: "type[KnowledgeConfig]", arguments: list[str], name: str) -
     print(f"numbers: {config.out / RESULT}")
 
 
+def gvu(arguments: list[str]) -> None:
+    """Train on rewarded drawings, or with --check only measure the reward."""
+    import json
+
+    from unigap.disk import write_files
+    from unigap.train.gvu_run import GvuRun, check, run
+    from unigap.train.reward_check import print_check
+
+    with argument_errors():
+        config = tyro.cli(GvuRun, args=arguments, prog="unigap train gvu", config=(tyro.conf.FlagCreatePairsOff,))
+        if not config.check:
+            folder = run(config)
+            print(
+                f"the model is in {folder}; measure it: unigap eval --model {config.model.partition(':')[0]}:{folder}"
+            )
+            return
+        found = check(config)
+    print_check(found, console())
+    write_files([(config.out / "check.json", (json.dumps(found.to_json(), indent=1) + "\n").encode())])
+    print(f"numbers: {config.out / 'check.json'}")
+
+
 TRAINERS: Mapping[str, Callable[[list[str]], None]] = {
     "pretrain": pretrain,
     "sft": sft,
     "stars": stars,
     "inject": inject,
     "edit": edit,
+    "gvu": gvu,
 }
 """What "unigap train NAME ..." hands its arguments to."""

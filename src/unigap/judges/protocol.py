@@ -22,6 +22,8 @@ class Submission:
     item: Item
     text: str | None = None
     image: Image | None = None
+    png: bytes | None = None
+    """The picture's own file, if it is a PNG of just these pixels."""
     said: str | None = None
     """Beside a picture: what the same model answered in text, in the same arm and sample; None if it did not."""
     image_root: Path | None = None

@@ -158,7 +158,7 @@ class RubricJudge:
             *([_text(prompts["copied"])] if near else []),
             _text(tagged("task", item.prompt)),
             _text(tagged("reference", _reference(item, "generation"))),
-            *_numbered([*shown, ("the picture to be graded", drawn)]),
+            *_numbered([*shown, ("the picture to be graded", drawn)], submission.png),
             _text(prompts["reply"]),
             # Last, so that the grade has been asked for before the model's text is seen.
             *([_text(prompts["agrees"]), _text(tagged("answer", said))] if said else []),
@@ -287,12 +287,13 @@ def _answer(text: str | None) -> str:
     return split_thought(text or "")[1].strip()
 
 
-def _numbered(pictures: Sequence[tuple[str, Image.Image]]) -> list[dict[str, Any]]:
-    """Pictures in order, each behind a line that says what it is."""
+def _numbered(pictures: Sequence[tuple[str, Image.Image]], png: bytes | None = None) -> list[dict[str, Any]]:
+    """Pictures in order, each behind a line that says what it is; `png` is the file of the last."""
     parts = []
     for number, (what, image) in enumerate(pictures, start=1):
         parts.append(_text(f"Picture {number} of {len(pictures)}, {what}:"))
-        parts.append({"type": "image_url", "image_url": {"url": data_uri(show_png(image))}})
+        uri = data_uri(show_png(image, png if number == len(pictures) else None))
+        parts.append({"type": "image_url", "image_url": {"url": uri}})
     return parts
 
 

@@ -140,7 +140,7 @@ class VlmJudge:
         assert submission.image is not None
         return [
             {"type": "text", "text": f"{self._prompts['caption.frame']}\n\n{self._prompts[f'caption.{form}']}"},
-            {"type": "image_url", "image_url": {"url": data_uri(show_png(submission.image))}},
+            {"type": "image_url", "image_url": {"url": data_uri(show_png(submission.image, submission.png))}},
         ]
 
     def _compare(self, form: str, statement: str, expected: str, used: list[dict[str, float]]) -> Talk:

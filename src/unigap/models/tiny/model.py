@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from unigap.models.tiny.pictures import TOKENS_PER_PICTURE, Codebook
 from unigap.models.tiny.rewrite import rewrite
 from unigap.models.tiny.tokenizer import Tokenizer
 from unigap.models.trainable import Example
+
+if TYPE_CHECKING:
+    from unigap.models.tiny.policy import TinyPolicy
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
 
@@ -270,6 +273,12 @@ class TinyModel:
     def token_texts(self, text: str) -> list[str]:
         """The tokens that `log_likelihood` scores for a text, without the end token."""
         return [self.tokenizer.words[index] for index in self.tokenizer.encode(text)]
+
+    def policy(self) -> "TinyPolicy":
+        """This model as a `unigap.models.policy.Policy`; its weights are the policy's."""
+        from unigap.models.tiny.policy import TinyPolicy
+
+        return TinyPolicy(self)
 
     # ---- sampling --------------------------------------------------------------------------------------------------
 
