@@ -1,11 +1,12 @@
 # make demo   evaluate the embedded model in both directions; prints the gap table and the page to open
 # make test   the whole test suite
 # make lint   ruff and pyright
+# make recipes-smoke   every recipe for a few steps
 #
 # Each target makes .venv and installs into it when needed, and only then.
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint
+.PHONY: demo test lint recipes-smoke
 
 # Any Python >= 3.11.
 PYTHON ?= python3
@@ -35,3 +36,14 @@ lint: $(INSTALLED)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+SMOKE := runs/smoke
+
+recipes-smoke: $(INSTALLED)
+	rm -rf $(SMOKE)
+	.venv/bin/python recipes/emergence.py --smoke --out $(SMOKE)/emergence
+	.venv/bin/python recipes/gvu.py --smoke --out $(SMOKE)/gvu --start $(SMOKE)/emergence/training/snapshots/000004
+	.venv/bin/python recipes/stars_math.py --smoke --out $(SMOKE)/stars-math
+	.venv/bin/python recipes/stars_mapping_curriculum.py --smoke --out $(SMOKE)/stars-mapping
+	.venv/bin/python recipes/knowledge_inject.py --smoke --out $(SMOKE)/inject
+	.venv/bin/python recipes/knowledge_edit.py --smoke --out $(SMOKE)/edit

@@ -8,7 +8,16 @@ them (docs/gap.md, "Lag"). The two families are the ones whose drawing is in tha
 picture shows; drawing: the same from a prompt) and `counting` (text: how many are in a given picture; drawing: as many
 again). A run that was stopped goes on with the same command. Needs unigap[train].
 
-EXPECTED
+Expect (seed 0, 200 test units a family, 95% intervals over units; another training run is another draw):
+
+    family     text at the end   drawing at the end   half reached: text, drawing   lag in steps
+    plain      97 [93, 98]       86 [80, 90]          518, 421                      -97 [-219, +77]
+    counting   91 [86, 94]       54 [47, 61]          929, 1,077                    +148 [+47, +347]
+
+Naming and drawing what is named come together; redrawing a given picture as often comes later than counting it, and
+its gap is open from the first checkpoint with any skill (+37 points [30, 44] at the end). Measured with code shortly
+before commit f6ec821, whose losses agree with its to 1e-6: 27 CPU minutes, one thread, on a busy machine of 2 cores
+(AMD EPYC); measuring takes 2 more.
 """
 
 from dataclasses import dataclass, replace
