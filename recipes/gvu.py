@@ -29,6 +29,7 @@ from unigap.judges.exact import ExactJudge
 from unigap.models.protocol import Request, Sampling
 from unigap.models.tiny.model import TinyModel
 from unigap.models.tiny.policy import TinyPolicy
+from unigap.report.reward_curves import write_reward_page
 from unigap.scenes import make_items, make_units
 from unigap.train.gvu import GvuConfig, Monitor, train_gvu
 from unigap.train.reward_check import check_reward, print_check
@@ -137,6 +138,8 @@ def run(recipe: Recipe, name: str, seed: int, train: list[Item], watched: list[I
         if "stopped at step" not in str(error):
             raise
         return {"stopped": str(error)}
+    finally:
+        print(f"{name}, seed {seed}: {write_reward_page(out)}")
     return measure(TinyModel.from_pretrained(folder), recipe, out / "measured.json")
 
 

@@ -214,6 +214,7 @@ def test_the_command_trains_and_names_the_model(tmp_path: Path, capsys: pytest.C
     code, text, _ = command(capsys, *small, "--reward", "pmi_text", "--out", str(tmp_path))
     assert code == 0 and f"unigap eval --model tiny:{tmp_path / 'model'}" in text
     card = json.loads((tmp_path / "model" / "card.json").read_text())
+    assert f"page: {tmp_path / 'page.html'}" in text and "right by exact" in (tmp_path / "page.html").read_text()
     assert card["command"] == "unigap train gvu" and card["reward"].startswith("pmi_text by frozen")
 
 

@@ -119,13 +119,19 @@ def gvu(arguments: list[str]) -> None:
     import json
 
     from unigap.disk import write_files
+    from unigap.report.reward_curves import MONITOR, write_reward_page
     from unigap.train.gvu_run import GvuRun, check, run
     from unigap.train.reward_check import print_check
 
     with argument_errors():
         config = tyro.cli(GvuRun, args=arguments, prog="unigap train gvu", config=(tyro.conf.FlagCreatePairsOff,))
         if not config.check:
-            folder = run(config)
+            try:
+                folder = run(config)
+            finally:
+                # A run that stopped on purpose is the one to look at.
+                if (config.out / MONITOR).exists():
+                    print(f"page: {write_reward_page(config.out)}")
             print(
                 f"the model is in {folder}; measure it: unigap eval --model {config.model.partition(':')[0]}:{folder}"
             )
