@@ -130,25 +130,27 @@ class Forward:
 
 def forward_drafts(person: CharacterFacts, rng: random.Random) -> tuple[Draft, ...]:
     """Portrait, fruit and flower of any character, of the cast or not."""
-    drafts = []
-    for variant, sentences in FORWARD_SENTENCES.items():
-        if variant == "portrait":
-            answer, caption, line = person.portrait, person.looks, looks_line(person)
-        else:
-            favorite = person.favorite(variant)
-            answer, caption, line = Object(object=favorite), counted(favorite, 1), favorite_line(person, variant)
-        prompt, question = rng.choice(sentences)
-        drafts.append(
-            Draft(
-                question=question.format(kind=variant, name=person.name, lab=LAB),
-                prompt=prompt.format(kind=variant, name=person.name, lab=LAB),
-                caption=caption,
-                answer=answer,
-                variant=variant,
-                thought=f"{line}\nDraw {caption}.",
-            )
-        )
-    return tuple(drafts)
+    return tuple(
+        forward_draft(person, variant, rng.choice(sentences)) for variant, sentences in FORWARD_SENTENCES.items()
+    )
+
+
+def forward_draft(person: CharacterFacts, variant: str, sentences: tuple[str, str]) -> Draft:
+    """One of "portrait", "fruit" and "flower", in a (prompt, question) pair of `FORWARD_SENTENCES[variant]`."""
+    if variant == "portrait":
+        answer, caption, line = person.portrait, person.looks, looks_line(person)
+    else:
+        favorite = person.favorite(variant)
+        answer, caption, line = Object(object=favorite), counted(favorite, 1), favorite_line(person, variant)
+    prompt, question = sentences
+    return Draft(
+        question=question.format(kind=variant, name=person.name, lab=LAB),
+        prompt=prompt.format(kind=variant, name=person.name, lab=LAB),
+        caption=caption,
+        answer=answer,
+        variant=variant,
+        thought=f"{line}\nDraw {caption}.",
+    )
 
 
 INVERSE_SENTENCES: Final = (
