@@ -12,22 +12,13 @@ import numpy as np
 
 from unigap.disk import explain_os_errors, write_files
 from unigap.gap.intervals import rate_interval
+from unigap.report.over_steps import Point
 from unigap.report.page import render
 
 PAGE = "page.html"
 LOG, MONITOR = "log.jsonl", "monitor.jsonl"
 SMOOTH = 10
 """Steps that a point of the training reward averages."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A value at a step; of rates with the 95% interval over prompts, else `low` and `high` equal it."""
-
-    step: int
-    rate: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +29,7 @@ class Line:
     kind: str
     """Which color the template gives it."""
     points: tuple[Point, ...]
+    """Of rates with their 95% interval over prompts; else `low` and `high` equal the value."""
 
 
 @dataclass(frozen=True)
