@@ -383,5 +383,5 @@ def test_judges_are_found_by_name_or_class():
     assert isinstance(find_judge("exact"), ExactJudge)
     assert isinstance(find_judge("unigap.judges.exact:ExactJudge"), Judge)
     for name in ("exakt", "no.such.module:Class", "unigap.judges.exact:NoJudge", ""):
-        with pytest.raises(UnknownNameError, match="known: exact, their.module:Class"):
+        with pytest.raises(UnknownNameError, match="known: exact, rubric, vlm, their.module:Class"):
             find_judge(name)
