@@ -9,7 +9,7 @@ batches are cut, in which order items come and how many ranks share them changes
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice, repeat
@@ -425,28 +425,35 @@ def judge_run(
         records, done = folder.records(), folder.verdicts(judge.name)
         shown = _Shown(folder, records, image_root)
         bar = nullcontext(on_progress) if on_progress else show_progress(f"judging by {judge.name}", len(records))
-        with bar as advance:
-            batch: list[Record] = []
+        # The pictures of a batch are decoded while the judge is busy with the one before.
+        with bar as advance, ThreadPoolExecutor(max_workers=4) as pool:
+            ready: list[_Pending] = []
+            batch: list[_Pending] = []
 
-            def flush() -> None:
-                rulings = _rule(judge, shown, batch)
-                made = map(Verdict.of, (record.key for record in batch), rulings, repeat(ref))
+            def flush(pending: Sequence[_Pending]) -> None:
+                rulings = _rule(judge, shown, pending)
+                made = map(Verdict.of, (record.key for record, _ in pending), rulings, repeat(ref))
                 log.append(verdict.to_json() for verdict in made)
                 verdicts.update(ruling.verdict for ruling in rulings)
                 unscored.update(ruling.why.partition(":")[0] for ruling in rulings if ruling.verdict == "unscored")
-                advance(len(batch))
-                batch.clear()
+                advance(len(pending))
 
             for record in records:
                 if not record.settled or record.key in done:
                     num_before += record.settled
                     advance(1)
                     continue
-                batch.append(record)
+                batch.append((record, pool.submit(shown.picture, record)))
                 if len(batch) >= judge.batch_size:
-                    flush()
-            flush()
+                    flush(ready)
+                    ready, batch = batch, []
+            flush(ready)
+            flush(batch)
     return JudgeReport(verdicts=verdicts, num_settled_before=num_before, unscored=unscored)
+
+
+_Picture = tuple[Image.Image | None, bytes | None] | RunFolderError
+_Pending = tuple[Record, "Future[_Picture]"]
 
 
 @dataclass(frozen=True)
@@ -457,24 +464,16 @@ class _Shown:
     records: KeyedLines[Record]
     image_root: Path | None
 
-    def submissions(self, records: Sequence[Record]) -> list[Submission | RunFolderError]:
-        """One for each record with outcome "ok", or why there is none."""
-        # Decoding takes most of the time of large pictures and runs beside other threads.
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            pictures = pool.map(self._picture, records)
-            return [self._submission(*pair) for pair in zip(records, pictures, strict=True)]
-
-    def _picture(self, record: Record) -> tuple[Image.Image | None, bytes | None] | RunFolderError:
-        if record.direction == "understanding":
+    def picture(self, record: Record) -> _Picture:
+        """The record's picture and its file; (None, None) if it has none, or why it cannot be had."""
+        if record.image is None:
             return None, None
         try:
             return self.folder.load_picture(record)
         except RunFolderError as error:
             return error
 
-    def _submission(
-        self, record: Record, picture: tuple[Image.Image | None, bytes | None] | RunFolderError
-    ) -> Submission | RunFolderError:
+    def submission(self, record: Record, picture: _Picture) -> Submission | RunFolderError:
         if isinstance(picture, RunFolderError):
             return picture
         image, png = picture
@@ -489,20 +488,20 @@ class _Shown:
         )
 
 
-def _rule(judge: Judge, shown: _Shown, records: Sequence[Record]) -> list[Ruling]:
+def _rule(judge: Judge, shown: _Shown, pending: Sequence[_Pending]) -> list[Ruling]:
     """One ruling per record: what needs no judge at once, the rest in one call."""
     rulings: dict[int, Ruling] = {}
-    for index, record in enumerate(records):
+    submissions: dict[int, Submission] = {}
+    for index, (record, picture) in enumerate(pending):
         if record.outcome != "ok":
             code = "refused" if record.outcome == "refused" else "unreadable"
             rulings[index] = Ruling.incorrect(code, record.detail or record.outcome)
-    asked = [index for index in range(len(records)) if index not in rulings]
-    submissions: dict[int, Submission] = {}
-    for index, one in zip(asked, shown.submissions([records[index] for index in asked]), strict=True):
+            continue
+        one = shown.submission(record, picture.result())
         if isinstance(one, RunFolderError):
             rulings[index] = Ruling.unscored(str(one))
         else:
             submissions[index] = one
     if submissions:
         rulings.update(zip(submissions, judge.judge(list(submissions.values())), strict=True))
-    return [rulings[index] for index in range(len(records))]
+    return [rulings[index] for index in range(len(pending))]
