@@ -9,16 +9,19 @@ fresh training prompts, a grader says how well it could have guessed each prompt
 (docs/gvu.md). No answer is shown to it. Measured before and after on prompts that are never trained on, by the exact
 reader. A run that was stopped goes on with the same command. Needs unigap[train].
 
-Expect (seed 0, 400 fresh units, percent [95%]; docs/gvu.md has the rest):
+Expect (400 fresh units, percent [95%]; docs/gvu.md has the rest):
 
                                         one kind       two kinds      captions
     start                               67 [59, 74]    20 [15, 28]    50 [45, 55]
-    main: the shipped model grades      92 [86, 95]    43 [35, 51]    49 [44, 54]
+    main: the shipped model grades      92 [86, 95]    43 [35, 51]    49 [44, 54]    seed 0
+                                        95 [90, 97]    35 [28, 43]    51 [46, 56]    seed 1
+                                        94 [89, 97]    39 [31, 47]    50 [45, 54]    seed 2
     self: its own frozen start grades   86 [80, 91]    28 [21, 36]    52 [47, 56]
+    random grades                       51 [43, 59]    18 [12, 25]    51 [46, 56]
     best of 8 drawings, no training     98 [94, 99]    68 [60, 75]
 
 5 to 6 CPU minutes an arm and seed, one thread, on a busy machine of 2 cores (AMD EPYC); commit f6ec821. The other arms
-and seeds have not been run.
+have not been run.
 """
 
 import json
