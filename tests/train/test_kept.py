@@ -16,7 +16,7 @@ from unigap.judges.exact import ExactJudge
 from unigap.judging import judge_run
 from unigap.models.protocol import DrawOutput, Request, Sampling
 from unigap.records import Ruling, RunFolder
-from unigap.train.kept import Arm, Choice, Kept, _group, _shuffle, accepted_answers, choose
+from unigap.train.kept import Arm, Choice, Kept, _group, _shuffle, choose, load_kept, save_kept, with_answers
 
 
 class Picky(ExactJudge):
@@ -151,11 +151,40 @@ def test_answers_given_after_a_thought_are_kept_where_they_are_right_each_once(t
     verdicts = folder.verdicts("exact")
     said = [r for r in folder.records() if r.direction == "understanding"]
     right = {r.item_id: r.text for r in said if (v := verdicts.get(r.key)) and v.verdict == "correct"}
-    kept = accepted_answers(folder, "exact", "plain")
+    drawn = choose(folder, "exact", ("plain",), arm="stars", seed=0, number=1)
+    chosen = with_answers(drawn, "exact")
+    kept = list(chosen.said("plain"))
     # The fake answers alike in both samples, so two records of an item are one example.
     assert {example.id.partition("#")[0]: example.answer for example in kept} == right
     assert len(kept) == len(right) > 0
     assert all(example.content[-1] == folder.item(example.id.partition("#")[0]).question for example in kept)
-    assert choose(folder, "exact", ("plain",), arm="stars", seed=0, number=1).tallies["plain"].drawings == 8
+    # Eight drawings cost a thought each; eight answers, a thought and an answer each.
+    before, after = drawn.tallies["plain"], chosen.tallies["plain"]
+    assert (before.drawings, before.answers, before.text_calls) == (8, 0, 8)
+    assert (after.drawings, after.answers, after.answers_kept, after.text_calls) == (8, 8, len(right), 24)
+    assert after.seconds > before.seconds and f"8 answers in text, {len(right)} kept; 24 text calls" in str(after)
+    save_kept(tmp_path / "kept.json", chosen)
+    again = load_kept(tmp_path / "kept.json", folder.path, arm="stars", seed=0)
+    assert [example.id for example in again.said("plain")] == [example.id for example in kept]
+
+
+def test_answers_nobody_scored_are_told_from_answers_nobody_accepted(tmp_path: Path):
+    class Away(ExactJudge):
+        def judge_text(self, item: Item, text: str) -> Ruling:
+            return Ruling.unscored("timeout: no reply")
+
+    class Strict(ExactJudge):
+        def judge_text(self, item: Item, text: str) -> Ruling:
+            return Ruling.incorrect("wrong_count", "as you like")
+
+    asked = EvalConfig(directions=("understanding", "generation"), arms=("think",))
+    cases = [("away", Away, "could score none of 4 answers in text.*asks the judge again")]
+    cases += [("strict", Strict, "none of 4 answers in text was accepted.*leave --text-first out")]
+    for name, judge, message in cases:
+        folder = evaluate(FakeModel(), [make_item(n) for n in range(4)], tmp_path / name, asked).folder
+        judge_run(folder, judge())
+        with pytest.raises(TrainingError, match=message):
+            with_answers(chosen(folder, "exact"), "exact")
+    silent = judged(tmp_path / "silent", ExactJudge(), num_items=4)  # drawings alone
     with pytest.raises(TrainingError, match="none of 0 answers in text was accepted"):
-        accepted_answers(folder, "exact", "math1")
+        with_answers(chosen(silent, "exact"), "exact")

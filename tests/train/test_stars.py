@@ -276,3 +276,22 @@ def test_with_text_first_answers_are_learned_before_pictures(tmp_path: Path):
     steps = [json.loads(line) for line in (tmp_path / "round-1" / "train" / "log.jsonl").read_text().splitlines()]
     # Half of four steps, and nothing is replayed: two of text alone, then two of pictures alone.
     assert [("loss_text" in step, "loss_image" in step) for step in steps] == [(True, False)] * 2 + [(False, True)] * 2
+
+
+def test_samples_drawn_without_answers_are_continued_with_text_first_and_serve_an_arm_without_it_as_before(
+    tmp_path: Path,
+):
+    shared = tmp_path / "samples"
+    settings = {"samples_in": shared, "steps": 2, "families": ("math1",), "units": 8, "replay": 0.0}
+    drawn = small(tmp_path / "drawn", **settings)
+    stars.run(drawn)
+    records = (shared / "records-00000.jsonl").read_bytes()
+    first = small(tmp_path / "first", text_first=0.5, **settings)
+    stars.run(first)
+    after = (shared / "records-00000.jsonl").read_bytes()
+    assert after.startswith(records) and len(after.splitlines()) == 2 * len(records.splitlines()) == 16
+    again = small(tmp_path / "again", **settings)
+    stars.run(again)
+    (ours,), (theirs,), (said,) = (stars.read_tallies(config).values() for config in (drawn, again, first))
+    assert ours == theirs and (ours.answers, ours.text_calls) == (0, 8)
+    assert (said.answers, said.text_calls, said.draw_calls) == (8, 8 + 16, 8)

@@ -8,7 +8,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,6 +46,10 @@ class Tally:
     repeats: int = 0
     """Accepted drawings that were the same picture for the same prompt as another."""
     kept: int = 0
+    answers: int = 0
+    """Settled answers in text after a thought, where these are learned too."""
+    answers_kept: int = 0
+    """Of these, how many the judge accepted, each once."""
     text_calls: int = 0
     draw_calls: int = 0
     seconds: float = 0.0
@@ -74,6 +78,7 @@ class Tally:
         return (
             f"{self.drawings} drawings, accepted {self.acceptance}, {self.kept} kept"
             f"{' (not: ' + ', '.join(left_out) + ')' if left_out else ''}; "
+            f"{f'{self.answers} answers in text, {self.answers_kept} kept; ' if self.answers else ''}"
             f"{self.text_calls} text calls and {self.draw_calls} drawings in {self.seconds:.0f} s"
         )
 
@@ -97,6 +102,8 @@ class Kept:
     tallies: Mapping[str, Tally]
     oracle: bool
     seed: int
+    answers: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    """family -> (item, sample) of the answers in text that are learned too; see `with_answers`."""
 
     def examples(self, family: str) -> Iterator[Example]:
         """Prompt, whole thought and picture of each choice, one at a time."""
@@ -113,6 +120,17 @@ class Kept:
             yield Example(
                 id=f"{choice.item_id}#{choice.sample}", content=(item.prompt,), thought=thought.thought, image=image
             )
+
+    def said(self, family: str) -> Iterator[Example]:
+        """Question -> answer of each of `answers`, without the thought."""
+        records = self.folder.records()
+        for item_id, sample in self.answers[family]:
+            item = self.folder.item(item_id)
+            record = records.get(Key(item_id, "understanding", "think", sample))
+            assert record is not None
+            content = (*(load_picture(item, ref, None) for ref in item.images), item.question)
+            # Few tokens beside a picture's, so they count twice, as in the embedded model's pretraining.
+            yield Example(id=f"{item_id}#{sample}, text", content=content, answer=record.text, weight=2.0)
 
 
 def choose(folder: RunFolder, judge: str, families: Sequence[str], *, arm: Arm, seed: int, number: int) -> Kept:
@@ -136,7 +154,7 @@ def choose(folder: RunFolder, judge: str, families: Sequence[str], *, arm: Arm, 
     drawn: dict[str, list[Choice]] = {name: [] for name in families}
     group_of: dict[str, str] = {}
     seen: set[tuple[str, str | None]] = set()
-    drawings = (r for r in folder.records() if r.settled and r.direction == "generation")
+    drawings = (r for r in folder.records() if r.settled and (r.direction, r.arm) == ("generation", "think"))
     for record in sorted(drawings, key=lambda r: (r.item_id, r.sample)):
         item = folder.item(record.item_id)
         if item.family not in tallies:
@@ -185,32 +203,45 @@ def choose(folder: RunFolder, judge: str, families: Sequence[str], *, arm: Arm, 
     return Kept(folder, accepted, tallies, arm == "oracle", seed)
 
 
-def accepted_answers(folder: RunFolder, judge: str, family: str) -> list[Example]:
-    """Question -> what the model said after a thought, where the judge accepted it; each such pair once.
+def with_answers(kept: Kept, judge: str) -> Kept:
+    """Beside the drawings, what the model said in text after a thought, where the judge accepted it; each answer once.
+
+    What was said is counted in the tallies.
 
     Raises:
-        TrainingError: None was accepted.
+        TrainingError: Of a family nothing could be scored, or nothing was accepted.
     """
-    verdicts = folder.verdicts(judge)
-    said = [r for r in folder.records() if r.settled and r.direction == "understanding"]
-    said = [r for r in said if folder.item(r.item_id).family == family]
-    examples: dict[tuple[str, str | None], Example] = {}
+    folder, verdicts = kept.folder, kept.folder.verdicts(judge)
+    tallies = {name: replace(tally) for name, tally in kept.tallies.items()}
+    accepted: dict[str, dict[tuple[str, str | None], tuple[str, int]]] = {name: {} for name in tallies}
+    num_scored = Counter[str]()
+    said = (r for r in folder.records() if r.settled and (r.direction, r.arm) == ("understanding", "think"))
     for record in sorted(said, key=lambda r: (r.item_id, r.sample)):
-        verdict = verdicts.get(record.key)
-        if verdict is None or verdict.verdict != "correct":
+        family = folder.item(record.item_id).family
+        if (tally := tallies.get(family)) is None:
             continue
-        item = folder.item(record.item_id)
-        shown = (load_picture(item, ref, None) for ref in item.images)
-        content = (*shown, item.question)
-        # Few tokens beside a picture's, so they count twice, as in the embedded model's pretraining.
-        example = Example(id=f"{item.id}#{record.sample}, text", content=content, answer=record.text, weight=2.0)
-        examples.setdefault((item.id, record.text), example)
-    if not examples:
-        raise TrainingError(
-            f"{family}: none of {len(said)} answers in text was accepted, so there is nothing to learn first. Look at "
-            f'them ("unigap view {folder.path}"), or leave --text-first out.'
-        )
-    return list(examples.values())
+        tally.answers += 1
+        tally.text_calls += 1 + (record.thought is not None)
+        tally.seconds += record.timing_s
+        verdict = verdicts.get(record.key)
+        if verdict is None or verdict.verdict == "unscored":
+            continue
+        num_scored[family] += 1
+        if verdict.verdict == "correct":
+            accepted[family].setdefault((record.item_id, record.text), (record.item_id, record.sample))
+    for name, tally in tallies.items():
+        tally.answers_kept = len(accepted[name])
+        if tally.answers and not num_scored[name]:
+            raise TrainingError(
+                f"{name}: the judge could score none of {tally.answers} answers in text in {folder.path}; nothing was "
+                "trained. The same command asks the judge again."
+            )
+        if not tally.answers_kept:
+            raise TrainingError(
+                f"{name}: none of {tally.answers} answers in text was accepted, so there is nothing to learn first. "
+                f'Look at them ("unigap view {folder.path}"), or leave --text-first out.'
+            )
+    return replace(kept, tallies=tallies, answers={name: list(found.values()) for name, found in accepted.items()})
 
 
 def _nothing_accepted(family: str, tally: Tally, folder: RunFolder) -> str:
@@ -253,6 +284,7 @@ def save_kept(path: Path, kept: Kept) -> None:
     data = {
         "families": {name: tally.to_json() for name, tally in kept.tallies.items()},
         "choices": {name: [list(choice) for choice in choices] for name, choices in kept.choices.items()},
+        "answers": {name: [list(answer) for answer in answers] for name, answers in kept.answers.items()},
     }
     with explain_os_errors(path.parent):
         write_files([(path, json.dumps(data, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")])
@@ -263,4 +295,5 @@ def load_kept(path: Path, samples: Path, *, arm: Arm, seed: int) -> Kept:
     data = json.loads(path.read_text(encoding="utf-8"))
     tallies = {name: Tally.from_json(saved) for name, saved in data["families"].items()}
     choices = {name: [Choice(*choice) for choice in rows] for name, rows in data["choices"].items()}
-    return Kept(RunFolder.open(samples), choices, tallies, arm == "oracle", seed)
+    answers = {name: [(item, sample) for item, sample in rows] for name, rows in data.get("answers", {}).items()}
+    return Kept(RunFolder.open(samples), choices, tallies, arm == "oracle", seed, answers)

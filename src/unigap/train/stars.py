@@ -40,7 +40,7 @@ from unigap.train import loop
 from unigap.train.claim import claim
 from unigap.train.data import Part, replay
 from unigap.train.files import write_prompt_images
-from unigap.train.kept import Arm, Kept, Tally, accepted_answers, choose, load_kept, save_kept
+from unigap.train.kept import Arm, Kept, Tally, choose, load_kept, save_kept, with_answers
 from unigap.train.loop import OptimizerName, TrainConfig, train
 from unigap.train.sft import load_trainable
 from unigap.train.thinning import thinned
@@ -166,11 +166,7 @@ def run(config: StarsConfig) -> Path:
                 seed=config.seed + number - 1,
                 partial=config.partial,
                 stages=places - num_first if config.curriculum else 0,
-                answers={
-                    name: accepted_answers(kept.folder, find_judge(config.judge).name, name)
-                    for name in config.families
-                    if num_first
-                },
+                answers={name: list(kept.said(name)) for name in config.families if num_first},
                 num_first=num_first,
             )
             parts["kept"] = Part(source, 1 - config.replay)
@@ -269,6 +265,8 @@ def sample_and_judge(model: Trainable[Any], config: StarsConfig, number: int, fo
         report = evaluate(model, items, where, asked, run_config={"pictures": model.pictures})
         judge_run(report.folder, judge)
     kept = choose(report.folder, judge.name, config.families, arm=config.arm, seed=config.seed, number=number)
+    if config.text_first:
+        kept = with_answers(kept, judge.name)
     examples = ((str(e.content[0]), e.image) for name in config.families for e in kept.examples(name) if e.image)
     write_prompt_images(folder / "data" / "kept.parquet", examples)
     save_kept(folder / KEPT, kept)
