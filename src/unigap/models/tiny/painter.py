@@ -50,9 +50,9 @@ class PainterConfig:
 class PainterSampling(Sampling):
     """How a picture is drawn from noise; `image_temperature` has no meaning here."""
 
-    num_steps: int = 24
+    num_steps: int = 12
     """Euler steps."""
-    timestep_shift: float = 1.0
+    timestep_shift: float = 4.0
     """Above 1: more of the steps in much noise."""
     cfg_text_scale: float = 1.5
     """Guidance by the request; 1 is none, and costs half."""
