@@ -16,6 +16,7 @@ and steps.
     OUT/round-1/train/          log, checkpoint and model of the fine-tuning
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -31,6 +32,7 @@ from unigap.items import Direction, Item
 from unigap.judges import find_judge
 from unigap.judging import check_judge, judge_run
 from unigap.models import find_device, find_model
+from unigap.models.settings import with_weights
 from unigap.models.tiny.model import TinyModel
 from unigap.models.tiny.network import Network
 from unigap.models.trainable import Trainable
@@ -83,6 +85,9 @@ class StarsConfig(TrainConfig):
     text_first: float = 0.0
     """Share of the steps, at the start, in which the same prompts' questions are answered in text at once: what the
     model said after a thought, where the judge accepted it. The pictures come after; in [0, 1)."""
+    conclusion: float = 0.0
+    """Weight of each word of a picture's thought's last line ("Draw 3 cups."), learned where the picture begins: the
+    embedded model is to have it in mind there, though it writes nothing. 0: the picture is all that is learned."""
     add_layers: int = 0
     """Layers put on top of the embedded model before the first round; they change nothing until they are trained."""
     replay: float = 0.35
@@ -121,6 +126,8 @@ class StarsConfig(TrainConfig):
                 "replay and text_first must be in [0, 1) and partial in [0, 1]; "
                 f"got {self.replay}, {self.text_first} and {self.partial}"
             )
+        if not 0 <= self.conclusion < math.inf:
+            raise ValueError(f"conclusion must be a number of at least 0, got {self.conclusion}")
         for family in (*self.families, *self.score_families):
             find_family(family)
 
@@ -168,6 +175,7 @@ def run(config: StarsConfig) -> Path:
                 stages=places - num_first if config.curriculum else 0,
                 answers={name: list(kept.said(name)) for name in config.families if num_first},
                 num_first=num_first,
+                conclusion=config.conclusion,
             )
             parts["kept"] = Part(source, 1 - config.replay)
         if config.replay or not parts:
@@ -184,10 +192,11 @@ def run(config: StarsConfig) -> Path:
             trained_on={} if config.arm == "continued" else dict.fromkeys(config.families, "direct"),
             title=f"training, round {number} of {config.rounds}",
         )
-        # What is sampled next is what was saved, not what training left in memory.
-        kind, device = type(model), find_device()
+        # What is sampled next is what was saved, not what training left in memory; asked as the model before it.
+        kind, device, sampling = type(model), find_device(), model.sampling
         del model  # two of them may not fit
-        model = kind.from_pretrained(path, device=device)  # noqa: F841 (the next round's)
+        model = kind.from_pretrained(path, device=device)
+        model.sampling = sampling
     return path
 
 
@@ -202,8 +211,7 @@ def run_arms(arms: Mapping[str, StarsConfig], out: Path) -> dict[str, Path]:
         "before" and the arms' names -> judged run folders.
     """
     first = next(iter(arms.values()))
-    kind = first.model.partition(":")[0]
-    models = {"before": first.model} | {name: f"{kind}:{run(config)}" for name, config in arms.items()}
+    models = {"before": first.model} | {name: with_weights(first.model, run(config)) for name, config in arms.items()}
     runs = {name: out / safe_name(name) for name in models}
     for name, model in models.items():
         measure(first, model, runs[name])

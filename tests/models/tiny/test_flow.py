@@ -1,5 +1,7 @@
 """Rectified flow: its formulas by hand, its sampler where the answer is known, and pictures through latents."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from unigap.models.tiny.flow import (
     start_noise,
     to_latents,
     to_pixels,
+    training_times,
     velocity,
 )
 from unigap.scenes.render import Grid, Portrait, all_portraits, render
@@ -105,3 +108,27 @@ def test_a_pixel_becomes_the_nearest_color_of_the_palette():
     latents = to_latents(codebook, np.array([codebook.encode(picture)]))
     shaken = latents + np.random.default_rng(0).normal(0, 0.01, latents.shape).astype(np.float32)
     assert np.array_equal(to_pixels(codebook, shaken)[0], np.asarray(picture))
+
+
+def test_layouts_are_decided_at_the_times_that_training_leans_to():
+    # Where n equal objects lie in nine cells, all layouts alike: the posterior given x_t is exact, from each cell's
+    # evidence d = ((1 - t) / t)^2 |object - ground|^2: log odds d (y - 1/2) + sqrt(d) noise for y = 1 or 0.
+    kit, random = Kit.build(), np.random.default_rng(0)
+    codes = np.array([kit.picture(Grid(("apple",) + (None,) * 8))]) - kit.tokenizer.first_code
+    apple = to_latents(kit.codebook, codes)[0]  # in cell 0; ground in the others
+    distance = float(((apple[0] - apple[1]) ** 2).sum())
+    layouts = np.array([[cell in held for cell in range(9)] for held in combinations(range(9), 3)], dtype=float)
+
+    def doubt(t: float) -> float:
+        """Mean entropy of the posterior over that of the prior, ln 84."""
+        d = ((1 - t) / t) ** 2 * distance
+        drawn = layouts[random.integers(len(layouts), size=200)]
+        odds = d * (drawn - 0.5) + np.sqrt(d) * random.standard_normal(drawn.shape)
+        log_p = odds @ layouts.T
+        p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        return float(-(p * np.log(p + 1e-30)).sum(axis=1).mean() / np.log(len(layouts)))
+
+    early, middle, late = (float(training_times(torch.tensor(normal))) for normal in (-1.0, 0.0, 1.0))
+    assert doubt(late) > 0.8 and 0.3 < doubt(middle) < 0.7 and doubt(early) < 0.15
+    assert doubt(0.73) < 0.02

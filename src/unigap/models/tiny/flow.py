@@ -22,8 +22,8 @@ CELL_VALUES = CELL_PX * CELL_PX * 3
 CODES_PER_CELL = TOKENS_PER_PICTURE // NUM_CELLS
 
 TIME_MEAN, TIME_STD = 2.2, 1.0
-"""Of the normal draw whose sigmoid is a training time. Which of the possible layouts it is, is decided in much noise: an
-ideal reader of x_t has half of its doubt left at t = 0.9 (logit 2.2), none at 0.75 (docs/heads.md)."""
+"""Of the normal draw whose sigmoid is a training time. Which layout it is, is decided in much noise: an ideal reader of
+x_t has half of its doubt left at t = 0.9 (logit 2.2), next to none at 0.73."""
 LEAST_TIME = 0.2
 """The loss is the velocity's, but no time counts as less: at t = 0.05 the clean picture shows already, and its last
 shades would weigh 16 times as much."""
