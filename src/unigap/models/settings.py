@@ -1,6 +1,7 @@
 """A model's own settings behind its name: FOLDER?NAME=VALUE&..."""
 
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,14 @@ def split_settings(folder: Path) -> tuple[Path, str]:
         return folder, ""
     name, _, query = str(folder).partition("?")
     return Path(name), query
+
+
+def with_weights(name: str, folder: Path) -> str:
+    """A model's name with the weights of another folder and its own settings: "tiny:flow?num_steps=48" becomes
+    "tiny:FOLDER?num_steps=48"."""
+    kind, _, rest = name.partition(":")
+    query = split_settings(Path(rest))[1]
+    return f"{kind}:{folder}" + (f"?{query}" if query else "")
 
 
 def read_query(query: str) -> dict[str, str]:
@@ -65,8 +74,8 @@ def value_like(name: str, text: str, now: Any) -> Any:
             return value
         case (int(), int()) if not isinstance(now, bool) and not isinstance(value, bool):
             return value
-        case (float(), int() | float()) if not isinstance(value, bool):
+        case (float(), int() | float()) if not isinstance(value, bool) and math.isfinite(value):
             return float(value)
-        case (tuple(), [int() | float(), int() | float()]):
+        case (tuple(), [int() | float(), int() | float()]) if all(map(math.isfinite, value)):
             return tuple(map(float, value))
     raise ValueError(f"setting {name} is {text!r}; expected something like {json.dumps(now)}")
