@@ -266,6 +266,7 @@ def _generated(checkpoint: Checkpoint, context: Chunk, max_length: int) -> Found
         seeds=[0],
         watch=lambda logits_BV: logits.append(logits_BV[0]),
     )[0]
+    assert written is not None, "logits that are not finite"
     fed = [token.bos, *written[:-1]]
     top = torch.stack(logits).topk(2, dim=-1).values
     text = token.reread(written[:-1], through_text=True)[0]

@@ -74,6 +74,12 @@ def test_every_family_survives_a_file(tmp_path: Path):
     assert list(read_items(tmp_path / "items.jsonl")) == items
 
 
+IN_A_CIRCLE = [
+    {"object": "cup", "relation": "left of", "to": 1},
+    {"object": "pen", "relation": "left of", "to": 0},
+]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -95,6 +101,14 @@ def test_every_family_survives_a_file(tmp_path: Path):
                 an_item().to_json() | {"answer": {"kind": "composition", "parts": [{"object": "cup", "to": 0}]}}
             ),
             'part 0: "relation" and "to" belong together',
+        ),
+        (
+            json.dumps(an_item().to_json() | {"answer": {"kind": "composition", "parts": IN_A_CIRCLE}}),
+            'part 0: "to" leads back to a part it came from',
+        ),
+        (
+            json.dumps(an_item().to_json() | {"answer": {"kind": ["count"]}}),
+            "answer \"kind\" is ['count'], expected one of",
         ),
         (json.dumps(an_item().to_json() | {"answer": {"kind": "checklist", "checks": []}}), "at least one question"),
         (json.dumps(an_item().to_json() | {"colour": "red"}), "unexpected keyword argument 'colour'"),

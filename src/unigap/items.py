@@ -121,6 +121,15 @@ class Composition:
                 raise ValueError(
                     f'part {index}: "to" is {part.to}, expected the index of another of {len(self.parts)} parts'
                 )
+        for index, part in enumerate(self.parts):
+            seen, at = {index}, part.to
+            while at is not None:
+                if at in seen:
+                    raise ValueError(
+                        f'part {index}: "to" leads back to a part it came from; nothing says where they are'
+                    )
+                seen.add(at)
+                at = self.parts[at].to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +193,7 @@ def answer_from_json(data: Mapping[str, Any]) -> Answer:
         ValueError: Unknown kind, or fields that the kind does not have.
     """
     kind = data.get("kind")
-    if kind not in ANSWER_KINDS:
+    if not isinstance(kind, str) or kind not in ANSWER_KINDS:
         raise ValueError(f'answer "kind" is {kind!r}, expected one of: {", ".join(ANSWER_KINDS)}')
     fields = dict(data)
     try:

@@ -157,6 +157,16 @@ def test_the_format_is_told_from_the_first_line_and_the_sandbox_is_asked_what_it
         FileItems.read([write(tmp_path / "one.jsonl", LINES[:1])]).inside()
 
 
+def test_all_entries_count_towards_what_a_picture_holds_also_two_of_one_kind(tmp_path: Path):
+    twice = {
+        "tag": "counting",
+        "prompt": "five cups and six more",
+        "include": [{"class": "cup", "count": n} for n in (5, 6)],
+    }
+    (item,) = read_geneval(write(tmp_path / "m.jsonl", [twice]))
+    assert inside(item) == "11 objects: a picture holds at most 9"
+
+
 def test_prompts_without_metadata_are_refused_with_what_to_give_instead(tmp_path: Path):
     (tmp_path / "Geneval++.txt").write_text("one kite\n")
     with pytest.raises(ItemFileError, match="holds prompts alone.*give the .jsonl"):

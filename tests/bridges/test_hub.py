@@ -114,6 +114,7 @@ def test_the_card_is_one_that_the_hub_reads_with_the_gap_table(run: RunFolder):
     [
         ("/home/ada/run", "run"),
         ("tiny:/home/ada/w", "tiny:w"),
+        ("pair:hf:/home/ada/a+b+bagel:/home/ada/w", "pair:hf:a+b+bagel:w"),
         (r"C:\Users\ada\w", "w"),
         ("openai:m@http://127.0.0.1:8000/v1", "openai:m@http://127.0.0.1:8000/v1"),
         ("http://x/y", "http://x/y"),

@@ -20,6 +20,7 @@ from unigap.judges.exact import ExactJudge
 from unigap.judges.protocol import Submission
 from unigap.judging import judge_run
 from unigap.models import find_model
+from unigap.models.protocol import DrawOutput
 from unigap.records import Ruling
 from unigap.report.scores import collect_scores
 from unigap.report.summary import summarize
@@ -27,8 +28,16 @@ from unigap.scenes import make_items
 
 pytest.importorskip("inspect_ai", reason='needs the extra "inspect"')
 
-from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessageAssistant,
+    ChatMessageUser,
+    ContentImage,
+    GenerateConfig,
+    ModelOutput,
+)
 
+from unigap.bridges.inspect_asking import drawing_of
 from unigap.bridges.inspect_provider import UnigapAPI, read_data_uri, to_data_uri
 from unigap.bridges.inspect_tasks import rule, unit_samples, unit_value
 
@@ -173,6 +182,19 @@ def test_pictures_travel_as_data_without_loss_and_nothing_is_fetched():
     assert read_data_uri(to_data_uri(image)).tobytes() == image.tobytes()
     with pytest.raises(ValueError, match="nothing is fetched"):
         read_data_uri("http://127.0.0.1/picture.png")
+
+
+@pytest.mark.parametrize("data", ["%%%", "iVBORw0KGgo=", ""])
+def test_data_that_is_no_picture_is_the_model_s_failure_and_an_address_is_not(data: str):
+    def drawn(address: str) -> DrawOutput:
+        message = ChatMessageAssistant(content=[ContentImage(image=address)])
+        return drawing_of(ModelOutput(model="m", choices=[ChatCompletionChoice(message=message)]))
+
+    output = drawn(f"data:image/png;base64,{data}")
+    assert output.image is None and output.outcome == "malformed" and output.detail.startswith("a picture")
+    assert drawn(to_data_uri(Image.new("RGB", (4, 4)))).outcome == "ok"
+    with pytest.raises(ValueError, match="nothing is fetched"):
+        drawn("http://127.0.0.1/picture.png")
 
 
 def test_the_entry_point_of_the_package_is_the_module_with_the_tasks():

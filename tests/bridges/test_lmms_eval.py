@@ -125,13 +125,18 @@ def test_right_and_wrong_replies_are_told_apart_in_both_directions(folder: Path,
     ]
 
 
-def test_a_drawing_that_the_harness_lost_is_an_error_and_a_damaged_one_is_the_models(tmp_path: Path):
+def test_a_drawing_that_the_harness_lost_is_an_error_and_a_damaged_one_is_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     with pytest.raises(FileNotFoundError):
         read_drawing(json.dumps({"text": "", "images": [str(tmp_path / "none.png")]}))
     (tmp_path / "bad.png").write_bytes(b"\x89PNG bad")
     assert str(read_drawing(json.dumps({"images": [str(tmp_path / "bad.png")]}))).startswith(
         "the drawing cannot be read"
     )
+    Image.new("RGB", (9, 9)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # 81 are more than twice as many: Pillow takes it for a bomb
+    assert "exceeds limit" in str(read_drawing(json.dumps({"images": [str(tmp_path / "huge.png")]})))
 
 
 def results(*units: tuple[str, str]) -> list[dict[str, Any]]:

@@ -141,6 +141,8 @@ def test_bodies_that_make_no_sense_are_refused_with_what_was_expected():
     png = base64.b64encode(b"\x89PNG no picture").decode()
     bad: list[tuple[Any, str, int, str]] = [
         (b"{", "application/json", 400, "not JSON"),
+        (b"[" * 100_000, "application/json", 400, "not JSON"),
+        ({"items": [item | {"answer": {"kind": ["count"]}}], "texts": ["2"]}, "application/json", 400, 'answer "kind"'),
         ({"items": [item], "texts": ["2"]}, "text/plain", 415, "application/json"),
         ({"items": [item], "texts": ["2", "3"]}, "application/json", 400, "a list of 1 strings"),
         ({"items": [item], "texts": ["2"], "images": [png]}, "application/json", 400, "either texts or images"),

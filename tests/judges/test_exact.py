@@ -11,7 +11,7 @@ from PIL import Image
 from tests.fakes import make_item
 
 from unigap.errors import CannotJudgeError, UnknownNameError
-from unigap.items import Answer, Character, Composition, Count, Counts, FreeText, Object, Portrait, Traits
+from unigap.items import Answer, Character, Composition, Count, Counts, FreeText, Object, Part, Portrait, Traits
 from unigap.judges import find_judge
 from unigap.judges.exact import ExactJudge
 from unigap.judges.protocol import Judge
@@ -382,6 +382,12 @@ def test_any_text_gets_a_ruling(text: str):
 def test_free_text_is_refused():
     with pytest.raises(CannotJudgeError, match="exact reads only sandbox answers"):
         read_text(FreeText(text="it depends"), "it depends")
+
+
+def test_a_place_of_another_benchmark_is_refused_with_the_places_that_are_known():
+    cup = Composition(parts=(Part(object="cup", place="left part"),), only=False)
+    with pytest.raises(CannotJudgeError, match="no place is called 'left part'; expected one of: top left, "):
+        read_scene(cup, {"cup": 1})
 
 
 def test_judges_are_found_by_name_or_class():

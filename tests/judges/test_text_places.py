@@ -165,6 +165,9 @@ def test_any_description_of_a_person_reads_back(gender: str, age: str, hair: str
         ("The answer is: no", False),
         ("I see a tail and ears.\nAnswer: yes", True),
         ("Yes. The dog is not on the sofa.", True),
+        ("Yes. No other dogs are visible.", True),
+        ("No.\nYes is what one might think at first.", False),
+        ("There is no cat. Yes, a dog.", True),
     ],
 )
 def test_yes_and_no(text: str, yes: bool):
@@ -173,7 +176,14 @@ def test_yes_and_no(text: str, yes: bool):
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("", "unreadable"), ("a dog", "unreadable"), ("Yes. No.", "conflicting"), ("yes\nno", "conflicting")],
+    [
+        ("", "unreadable"),
+        ("a dog", "unreadable"),
+        ("Yes. No.", "conflicting"),
+        ("yes\nno", "conflicting"),
+        ("Yes. The answer is no", "conflicting"),
+        ("No, none. Yes, one.", "conflicting"),
+    ],
 )
 def test_neither_and_both(text: str, problem: str):
     reading = read_yes_no(text)

@@ -268,6 +268,8 @@ def test_an_adapter_s_product_is_added_times_alpha_over_rank(tmp_path, monkeypat
         (low_rank("q", [[1.0, 2.0]], [[1.0], [1.0]]), {}, r"\[2, 1\] x \[1, 2\]; q.weight has shape \[3, 2\]"),
         (low_rank("q", [[1.0, 2.0]], [[1.0]] * 3), {"r": 2}, "has rank 1, its configuration says 2"),
         (low_rank("q", [[1.0, 2.0]], [[1.0]] * 3), {"use_dora": True}, "uses use_dora, which is not merged here"),
+        (low_rank("q", [[1.0, 2.0]], [[1.0]] * 3), {"init_lora_weights": "pissa_niter_16"}, "weights 'pissa_niter_16'"),
+        (low_rank("q", [[1.0, 2.0]], [[1.0]] * 3), {"alora_invocation_tokens": [5]}, "uses alora_invocation_tokens"),
         (low_rank("q", [[1.0, 2.0]], [[1.0]] * 3), {"peft_type": "IA3"}, "only plain LoRA"),
         (low_rank("q", [[1.0, 2.0]], [[1.0]] * 3), {"lora_alpha": None}, "not the configuration of a LoRA adapter"),
         ({"base_model.model.q.lora_A.weight": torch.zeros(1, 2)}, {}, "base_model.model.q lacks lora_B.weight"),

@@ -10,7 +10,6 @@ Every row counts here. The published script leaves out the first row of its tabl
 """
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -110,11 +109,9 @@ def _number(text: str) -> int:
 
 
 def _of_prompts(folder: Path) -> Iterator[Item]:
-    stems = Counter[str]()
     for name, path in names_in(folder).items():
         if not name.endswith(".txt"):
             continue
-        stems[path.stem] += 1
         try:
             check_plain(path)
             text = path.read_text(encoding="utf-8-sig").strip()

@@ -16,7 +16,6 @@ An item is asked as a picture alone, as there is no picture to ask about. Its fa
 line is.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -172,5 +171,5 @@ def inside(item: Item) -> str | None:
             return (
                 f"{asked}: objects of the sandbox have one each" if asked != "region" else "regions of half a picture"
             )
-    total = Counter({part.object: part.n for part in answer.parts}).total()
+    total = sum(part.n for part in answer.parts)
     return f"{total} objects: a picture holds at most {NUM_CELLS}" if total > NUM_CELLS else None

@@ -104,7 +104,8 @@ def _reported(folder: RunFolder, judge: str) -> dict[str, Any]:
 
 
 def without_paths(value: Any) -> Any:
-    """JSON with absolute paths cut to their last part: "/home/me/w" -> "w", "tiny:/home/me/w" -> "tiny:w"."""
+    """JSON with absolute paths cut to their last part: "/home/me/w" -> "w", "tiny:/home/me/w" -> "tiny:w"; in
+    a pair's name both."""
     if isinstance(value, Mapping):
         return {name: without_paths(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -116,6 +117,8 @@ def _last_part(text: str) -> str:
     kind, path = "", text
     if match := re.fullmatch(r"([\w.+-]{2,}:)(.*)", text, re.DOTALL):  # not "C:"
         kind, path = match.groups()
+    if kind == "pair:":  # a plus sign within a path is not followed by the name of a kind
+        return kind + "+".join(map(_last_part, re.split(r"\+(?=[\w.-]{2,}:)", path)))
     if path.startswith("//") or "\n" in path:  # an address; a text
         return text
     for pure in (PurePosixPath(path), PureWindowsPath(path)):

@@ -19,6 +19,7 @@ from inspect_ai.model import (
 
 from unigap.bridges.inspect_provider import UnigapAPI, read_data_uri, to_data_uri
 from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextOutput
+from unigap.server.shapes import ApiError
 
 
 class AskedThroughInspect:
@@ -45,7 +46,7 @@ class AskedThroughInspect:
         return [_text(output) for output in self._outputs(requests, seeds, draw=False)]
 
     def draw(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[DrawOutput]:
-        return [_drawing(output) for output in self._outputs(requests, seeds, draw=True)]
+        return [drawing_of(output) for output in self._outputs(requests, seeds, draw=True)]
 
     def log_likelihood(self, requests: Sequence[Request], continuations: Sequence[str]) -> Any:
         """Not used by any arm."""
@@ -87,15 +88,25 @@ def _text(output: ModelOutput) -> TextOutput:
     return TextOutput(text=text, num_tokens=tokens, finish=finish, detail=detail, thought=_thought(output))
 
 
-def _drawing(output: ModelOutput) -> DrawOutput:
+def drawing_of(output: ModelOutput) -> DrawOutput:
+    """What a model of Inspect drew.
+
+    Raises:
+        ValueError: It gave an address of its picture; nothing is fetched.
+    """
     outcome, detail = _outcome(output)
     content = output.message.content
     pictures = [] if isinstance(content, str) else [part.image for part in content if isinstance(part, ContentImage)]
     if outcome != "ok" or not pictures:
         outcome = "malformed" if outcome == "ok" else outcome
         return DrawOutput(image=None, outcome=outcome, detail=detail or output.message.text[:200] or "no picture came")
-    # Of several, the last: some models draft first.
-    return DrawOutput(image=read_data_uri(pictures[-1]), detail=detail, thought=_thought(output))
+    try:
+        image = read_data_uri(pictures[-1])  # of several, the last: some models draft first
+    except (
+        ApiError
+    ) as error:  # data that is no picture is the model's failure; an address, which is not fetched, is not
+        return DrawOutput(image=None, outcome="malformed", detail=str(error), thought=_thought(output))
+    return DrawOutput(image=image, detail=detail, thought=_thought(output))
 
 
 def _outcome(output: ModelOutput) -> tuple[Any, str]:

@@ -30,7 +30,7 @@ from PIL import Image
 from unigap.models import find_model
 from unigap.models.protocol import DrawOutput, Request, Sampling, TextOutput
 from unigap.server.batching import Batcher
-from unigap.server.shapes import parse_picture
+from unigap.server.shapes import ApiError, parse_picture
 
 WAIT_S, MAX_SIDE_PX = 0.01, 8192
 FIELDS = ("think_prompt", "thought", "purpose", "think_first")
@@ -174,9 +174,13 @@ def read_data_uri(address: str) -> Image.Image:
 
     Raises:
         ValueError: It is an address of another kind.
-        ApiError: It is no PNG, JPEG or WEBP, or larger than `MAX_SIDE_PX` a side.
+        ApiError: It is not base64 of a PNG, JPEG or WEBP, or larger than `MAX_SIDE_PX` a side.
     """
     head, comma, data = address.partition(",")
     if not (head.startswith("data:image/") and head.endswith(";base64") and comma):
         raise ValueError(f"a picture must be a data:image/...;base64 address, got {address[:60]!r}; nothing is fetched")
-    return parse_picture(base64.b64decode(data, validate=True), "a picture", max_side_px=MAX_SIDE_PX)
+    try:
+        decoded = base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise ApiError(400, f"a picture is not base64: {error}", code="invalid_image") from None
+    return parse_picture(decoded, "a picture", max_side_px=MAX_SIDE_PX)

@@ -8,7 +8,7 @@ the judge could not rule on one; and the gap of each arm, understanding minus ge
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -42,50 +42,28 @@ def provider() -> type[ModelAPI]:
     return UnigapAPI
 
 
-@task
-def sandbox(
-    families: Sequence[str] | str = (),
-    num_units: int = 100,
-    seed: int = 0,
-    arms: Sequence[str] | str = ARMS,
-    directions: Sequence[str] | str = DIRECTIONS,
-    think_prompt: str = "plan",
-    judge: str = "exact",
-) -> Task:
-    """The suite "sandbox", or some of its families; parameters as of `unigap eval`."""
-    return _task("sandbox", families, num_units, seed, arms, directions, think_prompt, judge)
+def _task_of(suite: str) -> Callable[..., Task]:
+    def make(
+        families: Sequence[str] | str = (),
+        num_units: int = 100,
+        seed: int = 0,
+        arms: Sequence[str] | str = ARMS,
+        directions: Sequence[str] | str = DIRECTIONS,
+        think_prompt: str = "plan",
+        judge: str = "exact",
+    ) -> Task:
+        items = make_items(_names(families) or find_suite(suite).families, num_units=num_units, seed=seed)
+        return Task(
+            dataset=MemoryDataset(unit_samples(items), name=f"{suite} (seed {seed})"),
+            solver=ask(arms=arms, directions=directions, think_prompt=think_prompt, seed=seed, judge=judge),
+            scorer=verdict(judge=judge),
+        )
+
+    make.__doc__ = f'The suite "{suite}", or some of its families; parameters as of `unigap eval`.'
+    return task(name=suite)(make)
 
 
-@task
-def bidirectional(
-    families: Sequence[str] | str = (),
-    num_units: int = 100,
-    seed: int = 0,
-    arms: Sequence[str] | str = ARMS,
-    directions: Sequence[str] | str = DIRECTIONS,
-    think_prompt: str = "plan",
-    judge: str = "exact",
-) -> Task:
-    """The suite "bidirectional", or some of its families; parameters as of `unigap eval`."""
-    return _task("bidirectional", families, num_units, seed, arms, directions, think_prompt, judge)
-
-
-def _task(
-    suite: str,
-    families: Sequence[str] | str,
-    num_units: int,
-    seed: int,
-    arms: Sequence[str] | str,
-    directions: Sequence[str] | str,
-    think_prompt: str,
-    judge: str,
-) -> Task:
-    items = make_items(_names(families) or find_suite(suite).families, num_units=num_units, seed=seed)
-    return Task(
-        dataset=MemoryDataset(unit_samples(items), name=f"{suite} (seed {seed})"),
-        solver=ask(arms=arms, directions=directions, think_prompt=think_prompt, seed=seed, judge=judge),
-        scorer=verdict(judge=judge),
-    )
+sandbox, bidirectional = map(_task_of, ("sandbox", "bidirectional"))
 
 
 def _names(names: Sequence[str] | str) -> tuple[str, ...]:
@@ -93,7 +71,7 @@ def _names(names: Sequence[str] | str) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def unit_samples(items: Any) -> list[Sample]:
+def unit_samples(items: Iterable[Item]) -> list[Sample]:
     """One sample a unit; items of a unit stand together."""
     samples = []
     for unit, halves in groupby(items, key=lambda item: item.unit):

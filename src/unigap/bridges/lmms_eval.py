@@ -241,7 +241,7 @@ def read_drawing(reply: str) -> Image.Image | str:
             return file.convert("RGB")
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"the drawing cannot be read: {error}"
 
 

@@ -121,7 +121,7 @@ def read_body(data: bytes) -> list[Submission]:
     """
     try:
         body = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict) or not isinstance(items := body.get("items"), list):
         raise ApiError(400, 'the body is {"items": [...], "texts" or "images": [...]}', param="items")

@@ -99,7 +99,7 @@ def rule(judge: Judge, submissions: Sequence[Submission]) -> list[Ruling]:
     """Rulings, checked for shape."""
     try:
         rulings = judge.judge(submissions)
-    except Exception as error:
+    except Exception as error:  # somebody else's code: whatever it raises is what we are here to report
         raise Fault(
             f"judge() raised on {number_of(len(submissions), 'submission')}: {describe(error)}",
             "a judge does not raise for a failure of its own: return Ruling.unscored(reason) for that submission",

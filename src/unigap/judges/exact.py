@@ -183,7 +183,10 @@ def _composition_problem(answer: Composition, reading: Reading) -> Problem | Non
         return problem[0], _list(reading.counts)
     if any(part.color or part.size for part in answer.parts):
         raise CannotJudgeError("exact reads no colors and sizes of objects: those of the sandbox have one each")
-    where = misplaced(answer.parts, reading.cells)
+    try:
+        where = misplaced(answer.parts, reading.cells)
+    except ValueError as error:  # places of other benchmarks: "left part"
+        raise CannotJudgeError(f"exact: {error}") from None
     return ("wrong_place", where) if where else None
 
 

@@ -13,8 +13,9 @@ right of the cup" says that the cup is left of the pen.
 
 **Attributes.** As of a portrait; where the one that is asked for is not found so, its values alone count ("red").
 
-**Yes or no.** The first word of the final statement, if it is one of them. Else "no" or "not" anywhere in it is no, and
-"yes" yes. Neither is unreadable.
+**Yes or no.** The first word of the text, if it is one of them: what follows explains ("Yes. No other dog is there."),
+unless it answers anew, marked as the answer or with one of the two words by itself ("Yes. No."). Else "no" or "not"
+anywhere in the final statement is no, and "yes" yes. Neither is unreadable.
 """
 
 import re
@@ -142,8 +143,7 @@ def read_traits(text: str, asked: Collection[str]) -> TextReading:
 def read_yes_no(text: str) -> TextReading:
     """Yes or no."""
     parts = [part for part in statements(normalise(text)) if _said(part) is not None]
-    # A text that begins with the answer and goes on to explain has answered with its first word.
-    leading = [part for part in parts if _LEADING.match(part)]
+    leading = [part for part in parts[:1] if _LEADING.match(part)] + [part for part in parts[1:] if _ANEW.match(part)]
     said = {_said(part) for part in leading}
     if len(said) > 1:
         return TextReading(final=text, problem="conflicting", why="both yes and no")
@@ -153,7 +153,9 @@ def read_yes_no(text: str) -> TextReading:
     return TextReading(final=final, yes=_said(final))
 
 
-_LEADING: Final = re.compile(r"\W*(?:(?:the )?(?:final )?answer(?: is)?\W+)?(yes|no)\b")
+_MARK: Final = r"(?:the )?(?:final )?answer(?: is)?\W+"
+_LEADING: Final = re.compile(rf"\W*(?:{_MARK})?(yes|no)\b")
+_ANEW: Final = re.compile(rf"\W*(?:{_MARK}(?:yes|no)\b|(?:yes|no)\W*(?:[,:]|$))")
 
 
 def _said(part: str) -> bool | None:

@@ -53,8 +53,15 @@ def read_adapter(folder: Path, matrices: Mapping[str, Stored]) -> dict[str, LowR
     return found
 
 
-UNSUPPORTED = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
+UNSUPPORTED = (
+    "use_dora", "use_rslora", "use_qalora", "use_bdlora", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "fan_in_fan_out", "layer_replication", "trainable_token_indices", "alora_invocation_tokens", "arrow_config",
+    "kasa_config", "monteclora_config",
+)  # fmt: skip
 """Settings of PEFT that change what an adapter means, and that the trainer here does not use."""
+PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Ways to start an adapter that leave the matrix itself as it was; others (PiSSA, OLoRA, CorDA, LoftQ) take something
+out of it first, so that their product belongs to another matrix."""
 
 
 def _adapter_config(folder: Path) -> dict[str, Any]:
@@ -70,7 +77,10 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is not the configuration of a LoRA adapter ({error!r})") from None
     if not is_plain:
         raise WeightsError(f"{path}: only plain LoRA without biases is merged; found peft_type {kind!r}, r {rank}")
-    if used := [name for name in UNSUPPORTED if config.get(name)]:
+    used = [name for name in UNSUPPORTED if config.get(name)]
+    if (start := config.get("init_lora_weights")) not in PLAIN_STARTS:
+        used.append(f"init_lora_weights {start!r}")
+    if used:
         raise WeightsError(f"{path} uses {', '.join(used)}, which is not merged here; merge it with PEFT")
     return config
 

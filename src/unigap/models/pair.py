@@ -14,7 +14,8 @@ from unigap.errors import CannotAskError
 from unigap.models.protocol import Ability, DrawOutput, Model, Request, Sampling, TextOutput
 
 READS: frozenset[Ability] = frozenset({"answer", "think", "answer_with_own_thought", "log_likelihood"})
-DRAWS: frozenset[Ability] = frozenset({"draw", "edit", "draw_with_own_thought"})
+DRAWS: frozenset[Ability] = frozenset({"draw", "edit"})
+"""Not `draw_with_own_thought`: before a drawing the first thinks, also where the second could."""
 
 
 @dataclass(frozen=True, kw_only=True)

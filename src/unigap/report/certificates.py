@@ -173,7 +173,7 @@ def sentences(certificate: Certificate) -> Sequence[str]:
     pair = f"{first} and {other}" if first != other else f"The two engines of {first}"
     match certificate.outcome:
         case "equivalent":
-            said = f"{pair} differ by less than {points} in all that was asked."
+            said = f"{pair} differ by less than {points} in all that was compared."
         case "different":
             said = f"{pair} differ by more than {points}."
         case _:

@@ -76,7 +76,8 @@ def wanted_counts(parts: Sequence[Part]) -> dict[str, int]:
 
 
 def arrange(composition: Composition, rng: random.Random) -> Grid:
-    """A picture that shows a composition and nothing else, every arrangement equally likely.
+    """A picture that shows a composition and nothing else. Where no two parts may lie in the same cell, every
+    arrangement is equally likely; else those are preferred in which the parts overlap.
 
     Raises:
         ValueError: It does not fit into nine cells, asks for colors or sizes, or contradicts itself.

@@ -6,6 +6,7 @@ with s = `cfg_scale`. The policy's distribution is softmax(l / temperature), gui
 what `log_p` says, and what training moves. Nothing is cut off (no top-k).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,31 +32,34 @@ class Context:
     """The same without what is to be drawn."""
 
 
-class ImageWriter(nn.Module):
+class ImageWriter(nn.Module, ABC):
     """The parts of a unified model that write image codes. Parameters have the names they have in the whole model."""
 
     parts: Mapping[str, str] = {}
     """What can be trained by name, as in `unigap.models.trainable.Trainable.parts`."""
     row: int | None = None
     """Codes of a row, if the model reads a token at the end of each."""
+    row_end: int | None = None
+    """That token."""
     text_config: Any
 
-    def embed_text(self, ids: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def embed_text(self, ids: Tensor) -> Tensor: ...
 
-    def embed_codes(self, codes: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def embed_codes(self, codes: Tensor) -> Tensor: ...
 
-    def body(self, **inputs: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def body(self, **inputs: Any) -> Any: ...
 
+    @abstractmethod
     def head(self, hidden: Tensor) -> Tensor:
         """Logits over the codes (..., V)."""
-        raise NotImplementedError
 
     def embed_row_end(self, num: int) -> Tensor:
         """(num, 1, D): what is read after a row of codes."""
-        raise NotImplementedError
+        assert self.row_end is not None
+        return self.embed_text(torch.full((num, 1), self.row_end, device=next(self.parameters()).device))
 
 
 class JanusWriter(ImageWriter):
@@ -111,7 +115,7 @@ class Emu3Writer(ImageWriter):
         names = network.vocabulary_mapping
         ids = [names.img2bpe[code] for code in range(len(names.img2bpe))]
         self.register_buffer("code_ids", torch.tensor(ids, device=network.device), persistent=False)
-        self._row_end = names.eol_token_id
+        self.row_end = names.eol_token_id
         run = slice(ids[0], ids[0] + len(ids))
         self._run = run if ids == list(range(run.start, run.stop)) else None  # one piece of the vocabulary is no copy
 
@@ -129,9 +133,6 @@ class Emu3Writer(ImageWriter):
         if self._run is not None and type(self.lm_head) is nn.Linear:
             return F.linear(hidden, self.lm_head.weight[self._run])
         return self.lm_head(hidden)[..., self.get_buffer("code_ids")]
-
-    def embed_row_end(self, num: int) -> Tensor:
-        return self.embed_text(self.get_buffer("code_ids").new_full((num, 1), self._row_end))
 
 
 def guide(logits_RXV: Tensor, cfg_scale: float) -> Tensor:

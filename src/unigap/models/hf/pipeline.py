@@ -47,7 +47,7 @@ class PipelineModel:
     @classmethod
     def load(cls, folder: Path, query: str, *, device: str, dtype: torch.dtype) -> "PipelineModel":
         kind = check_folder(folder)
-        change_settings(_default_sampling(kind), query, of="hf")  # refused before anything is loaded
+        _check_taken(kind, change_settings(_default_sampling(kind), query, of="hf"))  # before anything is loaded
         sha256 = hash_weights(folder, "*/*.safetensors")
         try:
             pipeline = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
@@ -68,16 +68,10 @@ class PipelineModel:
         settings = sampling if isinstance(sampling, PipelineSampling) else replace(self.sampling, **vars(sampling))
         assert isinstance(settings, PipelineSampling)
         prompts = [str(joined(request).content[0]) for request in requests]
-        given = {
-            "num_inference_steps": settings.num_inference_steps or None,
-            "guidance_scale": None if settings.guidance_scale < 0 else settings.guidance_scale,
-            "height": settings.height_px or None,
-            "width": settings.width_px or None,
-        }
         made = self.pipeline(
             prompt=prompts,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            **{name: value for name, value in given.items() if value is not None},
+            **_given(settings),
             output_type="np",
         )
         flagged = getattr(made, "nsfw_content_detected", None) or [False] * len(prompts)
@@ -139,6 +133,23 @@ def check_folder(folder: Path) -> type:
 
 
 LIBRARIES = ("diffusers", "transformers")
+
+
+def _given(settings: PipelineSampling) -> dict[str, Any]:
+    """What is passed on to the pipeline's call."""
+    given = {
+        "num_inference_steps": settings.num_inference_steps or None,
+        "guidance_scale": None if settings.guidance_scale < 0 else settings.guidance_scale,
+        "height": settings.height_px or None,
+        "width": settings.width_px or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_taken(kind: type, settings: PipelineSampling) -> None:
+    takes = inspect.signature(kind.__call__).parameters  # type: ignore[attr-defined]
+    if lacking := [name for name in _given(settings) if name not in takes]:
+        raise ValueError(f"{kind.__name__} takes no {', '.join(lacking)}; leave that setting out")
 
 
 def _default_sampling(kind: type) -> PipelineSampling:
