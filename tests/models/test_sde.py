@@ -5,17 +5,7 @@ import math
 import pytest
 import torch
 
-from unigap.models.sde import (
-    path_kl,
-    path_log_p,
-    path_means,
-    sample_path,
-    sigma,
-    step_kl,
-    step_log_p,
-    step_mean,
-    step_std,
-)
+from unigap.models.sde import path_kl, path_likelihoods, sample_path, sigma, step_log_p, step_mean, step_std
 from unigap.models.tiny.flow import euler, schedule, velocity
 
 MEANS, STDS, SHARES = torch.tensor([-2.0, 1.0]), torch.tensor([0.3, 0.5]), torch.tensor([0.4, 0.6])
@@ -45,11 +35,30 @@ def test_a_step_by_hand():
     assert sigma(1.0, 0.8, 0.6) == pytest.approx(1.2)
 
 
-def test_log_probability_and_divergence_are_those_of_normal_densities():
-    mean, other, x = normal(3, 4, 2, seed=1), normal(3, 4, 2, seed=2), normal(3, 4, 2, seed=3)
-    p, q = (torch.distributions.Normal(m.float(), 0.7) for m in (mean, other))
-    torch.testing.assert_close(step_log_p(x, mean, 0.7), p.log_prob(x.float()).sum(dim=(1, 2)))
-    torch.testing.assert_close(step_kl(mean, other, 0.7), torch.distributions.kl_divergence(p, q).sum(dim=(1, 2)))
+def test_log_probability_and_divergence_are_those_of_normal_densities_a_value():
+    mean, other, x = (normal(3, 4, 2, seed=seed).float() for seed in (1, 2, 3))
+    p, q = (torch.distributions.Normal(m, 0.7) for m in (mean, other))
+    torch.testing.assert_close(step_log_p(x, mean, 0.7), p.log_prob(x).mean(dim=(1, 2)))
+    divergence = torch.distributions.kl_divergence(p, q).mean(dim=(1, 2))
+    torch.testing.assert_close(path_kl(mean[:, None] / 0.7, other[:, None] / 0.7)[:, 0], divergence)
+
+
+def test_the_gradient_is_that_of_the_whole_log_probability_over_the_number_of_values():
+    # d/dm of -(x - m)^2 / (2 std^2), over 8 values: (x - m) / (8 std^2). Steps of pictures of any size weigh alike.
+    mean, x = normal(1, 4, 2, seed=1).float().requires_grad_(), normal(1, 4, 2, seed=2).float()
+    step_log_p(x, mean, 0.5).sum().backward()
+    torch.testing.assert_close(mean.grad, (x - mean.detach()) / (8 * 0.25))
+
+
+@pytest.mark.parametrize(("t", "following"), [(0.9, 0.8), (0.5, 0.4), (0.2, 0.1)])
+def test_late_steps_move_most_with_the_picture_that_is_predicted(t: float, following: float):
+    # sqrt(t - s) (1 + a^2 / 2) / a x sqrt(1 - t) / t^1.5, with a = .7 and t - s = .1: .208 at t = .9, 5.62 at .2.
+    clean, states = torch.zeros(1, 1, 1, requires_grad=True), normal(2, 1, seed=0).float()[None]
+    said = path_likelihoods(velocity(states[:, :1], clean, t), states, [t, following], 0.7)
+    assert said.means is not None
+    said.means.sum().backward()
+    expected = math.sqrt(t - following) * (1 + 0.7**2 / 2) / 0.7 * math.sqrt(1 - t) / t**1.5
+    assert clean.grad is not None and clean.grad.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_noise_it_is_the_ode_sampler():
@@ -98,27 +107,37 @@ def test_the_trainers_log_probabilities_are_the_samplers_and_have_a_gradient():
     with torch.no_grad():
         noise = list(normal(5, 4, 3, seed=1).float())
         path = sample_path(lambda x, t: policy(x) * t, normal(4, 3, seed=0).float(), times, level, noise)
-    means = path_means(lambda x, t: policy(x) * t, path, times, level)
-    log_p = path_log_p(means, path, times, level)
-    torch.testing.assert_close(log_p.detach(), path.log_p)
-    # Each outcome is mean + std * noise: -noise^2 / 2 - log std - log(2 pi) / 2, over 3 values.
+    states = torch.stack(path.states[:-1], dim=1)
+    at = torch.tensor(times[:5])[:, None]
+    said = path_likelihoods(policy(states[:, :-1]) * at, states, times[:-1], level)
+    torch.testing.assert_close(said.log_p.detach(), path.log_p)
+    # Each outcome is mean + std * noise: -noise^2 / 2 - log std - log(2 pi) / 2, the mean over 3 values.
     std = step_std(times[2], times[3], level)
-    by_hand = (-0.5 * noise[2].square()).sum(dim=1) - 3 * (math.log(std) + 0.5 * math.log(2 * math.pi))
+    by_hand = (-0.5 * noise[2].square()).mean(dim=1) - (math.log(std) + 0.5 * math.log(2 * math.pi))
     torch.testing.assert_close(path.log_p[:, 2], by_hand, rtol=1e-4, atol=1e-4)
-    log_p.sum().backward()
+    said.log_p.sum().backward()
     assert policy.weight.grad is not None and policy.weight.grad.abs().max() > 0
-    others = path_means(lambda x, t: reference(x) * t, path, times, level)
-    assert path_kl(means, others, times, level).min() > 0
-    assert path_kl(means, means, times, level).abs().max() == 0
+    other = path_likelihoods(reference(states[:, :-1]) * at, states, times[:-1], level)
+    assert said.means is not None and other.means is not None
+    assert path_kl(said.means, other.means).min() > 0 and path_kl(said.means, said.means).abs().max() == 0
     # The expected log-ratio is the divergence: over many outcomes of the first step.
-    mean, other, std = means[0].detach(), others[0].detach(), step_std(times[0], times[1], level)
+    std = step_std(times[0], times[1], level)
+    mean, off = said.means[:, 0].detach() * std, other.means[:, 0].detach() * std
     outcomes = mean + std * normal(4000, 4, 3, seed=2).float()
-    ratios = torch.stack([step_log_p(x, mean, std) - step_log_p(x, other, std) for x in outcomes])
-    expected = step_kl(mean, other, std)
+    ratios = torch.stack([step_log_p(x, mean, std) - step_log_p(x, off, std) for x in outcomes])
+    expected = path_kl(said.means, other.means)[:, 0].detach()
     error = ratios.std(dim=0) / math.sqrt(4000)
     assert ((ratios.mean(dim=0) - expected).abs() < 4 * error).all()
 
 
+def test_behind_the_last_draw_of_noise_a_path_follows_the_flow():
+    times, x = schedule(6, 1.0), normal(50, 3, seed=0)
+    path = sample_path(velocity_of_mixture, x, times, 0.7, list(normal(2, 50, 3, seed=1)))
+    assert path.log_p.shape == (50, 2) and len(path.states) == 7
+    rest = euler(lambda x, t: x - t * velocity_of_mixture(x, t), path.states[2], times[2:])
+    torch.testing.assert_close(path.states[-1], rest)
+
+
 def test_a_wrong_number_of_draws_is_refused():
-    with pytest.raises(ValueError, match="4 steps need 3 draws of noise, found 4"):
+    with pytest.raises(ValueError, match="4 steps take at most 3 draws of noise, found 4"):
         sample_path(velocity_of_mixture, normal(2, 1, seed=0), schedule(4, 1.0), 0.7, list(normal(4, 2, 1, seed=1)))

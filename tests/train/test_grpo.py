@@ -110,7 +110,7 @@ def test_the_first_updates_gradient_is_that_of_the_log_probabilities():
 def test_the_kl_term_is_added_with_its_coefficient_and_pulls_back():
     log_p = torch.full((1, 3), -1.0, requires_grad=True)
     reference = torch.full((1, 3), -1 + math.log(2))  # the reference finds it twice as likely
-    found = policy_loss(log_p, log_p.detach(), torch.zeros(1), reference_log_p_NT=reference, kl_coef=0.1)
+    found = policy_loss(log_p, log_p.detach(), torch.zeros(1), kl_NT=k3(log_p, reference), kl_coef=0.1)
     assert found.loss.item() == pytest.approx(0.1 * 0.30685, rel=1e-4) and found.kl == pytest.approx(0.30685, rel=1e-4)
     found.loss.backward()
     # d k3 / d l = 1 - exp(r - l) = -1: descending raises l.
@@ -125,6 +125,6 @@ def test_clipped_tokens_are_counted_and_what_was_not_drawn_is_not():
     assert found.loss.item() == pytest.approx(-(0.5 + 1.5) / 2)
 
 
-def test_a_kl_term_without_a_reference_is_refused():
-    with pytest.raises(ValueError, match="needs the reference"):
+def test_a_kl_term_without_a_divergence_is_refused():
+    with pytest.raises(ValueError, match="needs the divergence"):
         policy_loss(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1), kl_coef=0.1)

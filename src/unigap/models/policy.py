@@ -1,13 +1,52 @@
 """What a trainable model adds to be improved from rewards on its own drawings (`unigap.train.gvu`)."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL.Image import Image
 from torch import Tensor, nn
 
 from unigap.models.protocol import Request, Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathSampling(Sampling):
+    """How a model that draws by a flow draws what is rewarded: with chance in the steps, and in few of them
+    (`unigap.models.sde`). What is not here is as in the model's own sampling."""
+
+    num_steps: int = 8
+    """The last of them has no chance in it, so at least 2."""
+    noise_level: float = 0.7
+    """a of docs/heads.md eq. 6."""
+    noise_until: float = 0.0
+    """Time, from 1 (noise) to 0 (picture), that a step has to end at or before to have chance in it; the steps behind
+    it follow the flow."""
+    guided: bool = False
+    """Whether the model's own guidance is on."""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 2 or self.noise_level <= 0 or not 0 <= self.noise_until < 1:
+            raise ValueError(
+                f"num_steps {self.num_steps} must be at least 2, noise_level {self.noise_level} above 0 and "
+                f"noise_until {self.noise_until} from 0 to below 1: without a step that has chance in it a drawing has "
+                "no probability"
+            )
+
+    def num_with_chance(self, times: Sequence[float]) -> int:
+        """How many of the first steps along `times` have chance in them; never the last, whose noise would stay.
+
+        Raises:
+            ValueError: None has.
+        """
+        num = sum(following >= self.noise_until for following in times[1:-1])
+        if not num:
+            raise ValueError(
+                f"no step has chance in it: the first of {self.num_steps} ends at time {times[1]:.3g}, below "
+                f"noise_until {self.noise_until}; take more steps, or a lower noise_until"
+            )
+        return num
 
 
 class Drawing(Protocol):
@@ -18,11 +57,23 @@ class Drawing(Protocol):
 
     @property
     def log_p(self) -> np.ndarray:
-        """Of each drawn token when it was drawn, (T,) float32, in nats, under the sampling settings."""
+        """Of each drawn token when it was drawn, (T,) float32, in nats, under the sampling settings; or of each step
+        with chance of a path, in nats a value."""
         ...
 
 
 D = TypeVar("D", bound=Drawing)
+
+
+class Likelihoods(NamedTuple):
+    """What a policy's module says of given drawings, with a gradient."""
+
+    log_p: Tensor
+    """(N, T), as `Drawing.log_p`."""
+    entropy: Tensor | None = None
+    """(N, T) of drawn tokens, in nats. That of a path's steps is fixed by the noise level: None."""
+    means: Tensor | None = None
+    """(N, T, ...) expected outcomes of a path's steps in standard deviations of the step; None of tokens."""
 
 
 class Policy(Protocol[D]):
@@ -30,8 +81,10 @@ class Policy(Protocol[D]):
 
     model: Any
     """The model that draws: its weights are the policy's, at any time."""
+    by_flow: bool
+    """What it draws are paths, sampled with `PathSampling`; else tokens."""
 
-    def sample(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[D]:
+    def sample(self, requests: Sequence[Request], *, sampling: Any, seeds: Sequence[int]) -> list[D]:
         """One drawing a request; each depends on its own seed alone."""
         ...
 
@@ -39,6 +92,6 @@ class Policy(Protocol[D]):
         """A batch for `module`."""
         ...
 
-    def module(self, sampling: Sampling) -> nn.Module:
-        """Batch to log-probabilities (N, T) and entropies (N, T) of the drawn tokens, in nats, with a gradient."""
+    def module(self, sampling: Any) -> nn.Module:
+        """Batch to `Likelihoods`; of tokens a pair is enough: log-probabilities (N, T) and entropies (N, T)."""
         ...

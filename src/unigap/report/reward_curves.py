@@ -89,7 +89,9 @@ def read_curves(folder: Path) -> RewardCurves:
             Line(name=f"unreadable by {name}", kind="u" + which, points=unread),
         ]
     inside = []
-    for name, key in (("divergence from the start, nats a token", "kl"), ("entropy, nats a token", "entropy")):
+    # Only tokens have an entropy: that of a path's steps is fixed by the noise level.
+    unit, entropy = ("token", [("entropy, nats a token", "entropy")]) if "entropy" in log[0] else ("value", [])
+    for name, key in [(f"divergence from the start, nats a {unit}", "kl"), *entropy]:
         line = Line(name=name, kind="soft", points=tuple(_smoothed(log, key)))
         inside.append((name, line, max((p.rate for p in line.points), default=1.0) or 1.0))
     distinct = Line(name="distinct", kind="soft", points=tuple(_smoothed(log, "distinct")))

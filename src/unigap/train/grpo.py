@@ -2,11 +2,13 @@
 
 Which GRPO this is: the advantage is the reward minus its group's mean. Division by the group's standard deviation
 (Shao et al. 2024, arXiv 2402.03300) is off by default, because it weighs prompts by how little their drawings differ
-(Liu et al. 2025, arXiv 2503.20783) and, with two drawings a prompt, leaves only a sign. The KL term is the k3 estimate
-to a frozen reference; the ratio is clipped where drawings are used for more than one update, and otherwise is 1.
+(Liu et al. 2025, arXiv 2503.20783) and, with two drawings a prompt, leaves only a sign. The KL term to a frozen
+reference is the k3 estimate, or of drawings by a flow the closed form (`unigap.models.sde.path_kl`); the ratio is
+clipped where drawings are used for more than one update, and otherwise is 1.
 
 Shapes: P prompts, G drawings of each, N = P x G rows, T drawn tokens, L tokens of a prompt. Log-probabilities are
-natural logarithms.
+natural logarithms. Of drawings by a flow, what is said of tokens is said of the steps of their paths, and nats are
+nats a value (docs/heads.md eq. 10).
 """
 
 from dataclasses import dataclass
@@ -106,7 +108,7 @@ class PolicyLoss:
 
     loss: Tensor
     kl: float
-    """Mean of (4) over drawn tokens, in nats; 0 without a reference."""
+    """Mean over drawn tokens, in nats; 0 without a reference."""
     clipped: float
     """Share of drawn tokens whose ratio is outside the clip range."""
     largest_ratio: float
@@ -117,29 +119,29 @@ def policy_loss(
     sampled_log_p_NT: Tensor,
     advantages_N: Tensor,
     *,
-    reference_log_p_NT: Tensor | None = None,
+    kl_NT: Tensor | None = None,
     mask_NT: Tensor | None = None,
     kl_coef: float = 0.0,
     clip: tuple[float, float] | None = None,
     normalization: Normalization = "sequence",
 ) -> PolicyLoss:
-    """Minus the objective: -mean(surrogate (5) - kl_coef x k3 (4)) (6).
+    """Minus the objective: -mean(surrogate (5) - kl_coef x KL) (6).
 
     Args:
         log_p_NT: Of the drawn tokens by the policy as it is now.
         sampled_log_p_NT: Of the same by the policy that drew them.
         advantages_N: One for each drawing, the same for all of its tokens.
-        reference_log_p_NT: Of the same by the frozen reference.
+        kl_NT: Of the same from the frozen reference: `k3` (4), or a path's closed form.
         mask_NT: What was drawn; None: everything.
 
     Raises:
-        ValueError: `kl_coef` is not 0 and there is no reference.
+        ValueError: `kl_coef` is not 0 and there is no divergence.
     """
-    if kl_coef and reference_log_p_NT is None:
-        raise ValueError("kl_coef needs the reference's log-probabilities")
+    if kl_coef and kl_NT is None:
+        raise ValueError("kl_coef needs the divergence from a reference")
     mask_NT = torch.ones_like(log_p_NT, dtype=torch.bool) if mask_NT is None else mask_NT
     gain_NT = surrogate(log_p_NT, sampled_log_p_NT, advantages_N[:, None], clip)
-    kl_NT = torch.zeros_like(log_p_NT) if reference_log_p_NT is None else k3(log_p_NT, reference_log_p_NT)
+    kl_NT = torch.zeros_like(log_p_NT) if kl_NT is None else kl_NT
     loss = -mean_over(gain_NT - kl_coef * kl_NT, mask_NT, normalization)
     ratio_NT = (log_p_NT - sampled_log_p_NT).detach().exp()
     low, high = clip or (float("inf"), float("inf"))

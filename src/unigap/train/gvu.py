@@ -23,7 +23,7 @@ from unigap.disk import hash64, write_files
 from unigap.environment import describe_environment
 from unigap.errors import TrainingError, UnknownNameError
 from unigap.items import Item
-from unigap.models.policy import D, Drawing, Policy
+from unigap.models.policy import D, Drawing, PathSampling, Policy
 from unigap.models.protocol import Request, Sampling
 from unigap.progress import show_progress
 from unigap.train.checkpoint import load_checkpoint, save_checkpoint, write_folder
@@ -52,13 +52,13 @@ class GvuConfig:
     only the sign of a difference is left."""
     updates_per_rollout: int = 1
     """Optimizer steps on the same drawings; the ratio to the policy that drew them is clipped."""
-    clip: tuple[float, float] = (0.2, 0.2)
-    """How far below and above 1 that ratio counts; unused with one update."""
+    clip: tuple[float, float] | None = None
+    """How far below and above 1 that ratio counts; unused with one update. None: .2 for tokens, 1e-4 for a flow."""
     advantage: Advantage = "centered"
     """How rewards become advantages (`unigap.train.grpo`); by_token takes every prompt token's likelihood apart."""
     normalization: Normalization = "sequence"
     kl_coef: float = 0.01
-    """Of the divergence from the policy's start, per drawn token in nats, against rewards of a group."""
+    """Of the divergence from the policy's start, in nats a drawn token (or a value of a step), against rewards."""
     reward_scale: float = 1.0
     """Multiplies advantages: what one unit of reward is worth against `kl_coef`."""
     trains: tuple[str, ...] = ("all",)
@@ -75,7 +75,15 @@ class GvuConfig:
     """Share of the run after which the rate falls linearly to zero; 1 keeps it."""
     max_grad_norm: float = 1.0
     temperature: float = 1.0
-    """Of sampling."""
+    """Of sampling; for a model that draws tokens."""
+    path_steps: int = 8
+    """Of a model that draws by a flow, steps of a rewarded drawing: fewer than it draws with later."""
+    noise_level: float = 0.7
+    """Of such a model: how much chance there is in a rewarded drawing's steps (docs/heads.md eq. 6)."""
+    noise_until: float = 0.7
+    """Of such a model: time, from 1 (noise) to 0, at which chance ends; never later than before the last step."""
+    guided: bool = False
+    """Of such a model: whether rewarded drawings have its guidance, at twice the cost."""
     seed: int = 0
     """Of prompts and drawings."""
     monitor_every: int = 20
@@ -84,8 +92,8 @@ class GvuConfig:
     """What happens when the reward and an outside reader part (`unigap.train.monitor.parted`)."""
     patience: int = 10
     """Steps in a row without any spread of rewards within a group, after which the run stops."""
-    tolerance: float = 0.02
-    """Largest difference, in nats a token, between the sampler's and the trainer's log-probabilities."""
+    tolerance: float | None = None
+    """Largest difference of the sampler's and the trainer's log-probabilities. None: .02 nats a token, .001 a value."""
     checkpoint_every: int = 20
     track: Track = "none"
 
@@ -95,7 +103,8 @@ class GvuConfig:
         for name, kinds in (("advantage", Advantage), ("normalization", Normalization), ("alarm", Alarm)):
             if getattr(self, name) not in get_args(kinds):
                 raise UnknownNameError(name, getattr(self, name), get_args(kinds))
-        if min(self.lr, self.max_grad_norm, self.temperature, self.tolerance) <= 0:
+        tolerance = 1.0 if self.tolerance is None else self.tolerance
+        if min(self.lr, self.max_grad_norm, self.temperature, tolerance) <= 0:
             raise ValueError("lr, max_grad_norm, temperature and tolerance must be above 0")
         if min(self.kl_coef, self.lora_rank) < 0 or not self.trains:
             raise ValueError("kl_coef and lora_rank must be at least 0, and trains must name something")
@@ -107,7 +116,23 @@ class GvuConfig:
         # No dropout: the trainer's log-probabilities have to be the sampler's.
         return Adapters(rank=self.lora_rank, alpha=self.lora_alpha) if self.lora_rank else None
 
+    def sampling_of(self, policy: Policy[Any]) -> Sampling:
+        """What rewarded drawings are sampled with.
 
+        Raises:
+            ValueError: A setting has no meaning for this policy, or leaves nothing to chance.
+        """
+        unused = ("temperature",) if policy.by_flow else FLOW_ONLY
+        if given := [name for name in unused if getattr(self, name) != getattr(GvuConfig, name)]:
+            kind = "by a flow" if policy.by_flow else "tokens"
+            raise ValueError(f"{policy.model.name} draws {kind}; {', '.join(given)} would change nothing")
+        if not policy.by_flow:
+            return Sampling(image_temperature=self.temperature)
+        level, until = self.noise_level, self.noise_until
+        return PathSampling(num_steps=self.path_steps, noise_level=level, noise_until=until, guided=self.guided)
+
+
+FLOW_ONLY = ("path_steps", "noise_level", "noise_until", "guided")
 RESULT_FREE = ("monitor_every", "alarm", "patience", "checkpoint_every", "track", "tolerance")
 
 
@@ -143,7 +168,7 @@ def train_gvu(
     if config.advantage == "by_token" and not isinstance(reward, LikelihoodReward):
         raise ValueError(f"advantage by_token needs a reward made of token likelihoods; {reward.name} is none")
     model = policy.model
-    sampling = Sampling(image_temperature=config.temperature)
+    sampling = config.sampling_of(policy)
     identity = {
         "base": model.sha256,
         "reward": reward.name,

@@ -15,7 +15,7 @@ from unigap.judges.protocol import Judge
 from unigap.judging import check_judge
 from unigap.models import find_model
 from unigap.models.policy import Policy
-from unigap.models.protocol import Request, Sampling
+from unigap.models.protocol import Request
 from unigap.scenes import Split, find_family, make_units
 from unigap.train.clip_reward import ClipReward
 from unigap.train.gvu import GvuConfig, train_gvu
@@ -32,7 +32,8 @@ class GvuRun(GvuConfig):
     """Improve a model's drawings by how well a grader could have guessed the prompt from them (GvU)."""
 
     model: str = "tiny"
-    """Who draws and is trained: tiny, tiny:FOLDER, or hf:FOLDER of a Janus or Emu3 (docs/hf.md)."""
+    """Who draws and is trained: tiny, tiny:flow, tiny:query, tiny:FOLDER, hf:FOLDER of a Janus or Emu3 (docs/hf.md), or
+    bagel:FOLDER."""
     device: str = "cpu"
     """Where the policy and a grader of likelihoods are."""
     grader: str = "frozen"
@@ -101,7 +102,7 @@ def check(config: GvuRun) -> RewardCheck:
     """How well the reward grades drawings of the model on its training prompts; see `unigap.train.reward_check`."""
     policy = load_policy(config)
     items = choose_prompts(config, "train", config.check_prompts)
-    sampling = Sampling(image_temperature=config.temperature)
+    sampling = config.sampling_of(policy)
     requests = [Request(content=(item.prompt,), purpose="draw") for item in items for _ in range(config.group_size)]
     drawn = policy.sample(requests, sampling=sampling, seeds=list(range(len(requests))))
     images = [one.image for one in drawn]

@@ -1,5 +1,7 @@
 """A policy's weights on the way: its frozen start, its optimizer, and the updates of one rollout.
 
+What is said of tokens here is said of the steps of a path where the policy draws by a flow; nats are then nats a value.
+
 Two things are checked on real rollouts. Of each: the sampler's log-probabilities of what it drew are those that the
 trainer computes; else the two are not the same policy. After the first updates: the policy is no longer its start, and
 the sampler draws with the new weights.
@@ -18,9 +20,10 @@ from torch import Tensor
 
 from unigap.errors import TrainingError
 from unigap.items import Item
-from unigap.models.policy import D, Policy
+from unigap.models.policy import D, Likelihoods, Policy
 from unigap.models.protocol import Sampling
-from unigap.train.grpo import PolicyLoss, policy_loss
+from unigap.models.sde import path_kl
+from unigap.train.grpo import PolicyLoss, k3, policy_loss
 from unigap.train.optimizers import Optimizers, rate_factor
 from unigap.train.trained import choose_trained, clip_or_raise, list_names, merge_weights, save_adapter
 
@@ -68,27 +71,31 @@ class Learner(Generic[D]):
         batch = self._policy.collate(drawn_N)
         device = next(iter(self._parameters.values())).device
         sampled_NT = torch.from_numpy(np.stack([one.log_p for one in drawn_N])).to(device)
+        by_flow = self._policy.by_flow
         with torch.no_grad():
-            reference_NT, _ = self._reference(batch)
+            reference = Likelihoods(*self._reference(batch))
         metrics: dict[str, float] = {}
         for update in range(config.updates_per_rollout):
-            log_p_NT, entropy_NT = self._module(batch)
+            said = Likelihoods(*self._module(batch))
+            log_p_NT = said.log_p
             if update == 0:
-                metrics["sampler_apart"] = check_sampler(log_p_NT.detach(), sampled_NT, step, config.tolerance)
+                tolerance = TOLERANCE[by_flow] if config.tolerance is None else config.tolerance
+                metrics["sampler_apart"] = check_sampler(log_p_NT.detach(), sampled_NT, step, tolerance)
                 if self._learned == FIRST_UPDATES:
-                    check_moved(log_p_NT.detach(), sampled_NT, reference_NT, step)
+                    check_moved(log_p_NT.detach(), sampled_NT, reference.log_p, step)
             found = policy_loss(
                 log_p_NT,
                 # In the first update the two are equal but for rounding; the ratio is then exactly 1.
                 sampled_NT if update else log_p_NT.detach(),
                 advantages_N.to(device),
-                reference_log_p_NT=reference_NT,
+                kl_NT=divergence(said, reference),
                 kl_coef=config.kl_coef,
-                clip=config.clip if update else None,
+                clip=(config.clip or CLIP[by_flow]) if update else None,
                 normalization=config.normalization,
             )
             metrics |= {"kl": found.kl, "clipped": found.clipped, "largest_ratio": found.largest_ratio}
-            metrics |= {"entropy": entropy_NT.mean().item(), "grad_norm": self._update(found, items_P, step)}
+            metrics |= {} if said.entropy is None else {"entropy": said.entropy.mean().item()}
+            metrics["grad_norm"] = self._update(found, items_P, step)
         self._learned += bool(advantages_N.any())
         return metrics
 
@@ -106,6 +113,20 @@ class Learner(Generic[D]):
         return norm
 
 
+TOLERANCE = {False: 0.02, True: 1e-3}
+"""Largest difference of log-probabilities: of tokens, and of paths, where a mean over values leaves little rounding."""
+CLIP = {False: (0.2, 0.2), True: (1e-4, 1e-4)}
+"""Of the ratio of tokens, and of paths, where a mean over values keeps it near 1 (Flow-GRPO's release has 1e-4)."""
+
+
+def divergence(said: Likelihoods, reference: Likelihoods) -> Tensor:
+    """KL (N, T) of the policy from its reference: the estimate k3 for tokens, the closed form for paths."""
+    if said.means is None:
+        return k3(said.log_p, reference.log_p)
+    assert reference.means is not None
+    return path_kl(said.means, reference.means)
+
+
 def check_sampler(log_p_NT: Tensor, sampled_NT: Tensor, step: int, tolerance: float) -> float:
     """The largest difference between what the sampler says it drew with and what the trainer computes.
 
@@ -115,7 +136,7 @@ def check_sampler(log_p_NT: Tensor, sampled_NT: Tensor, step: int, tolerance: fl
     apart = (log_p_NT - sampled_NT).abs().max().item()
     if not apart <= tolerance:
         raise TrainingError(
-            f"step {step}: the sampler's and the trainer's log-probabilities differ by up to {apart:.3g} nats a token "
+            f"step {step}: the sampler's and the trainer's log-probabilities differ by up to {apart:.3g} nats "
             f"(allowed: {tolerance:g}). Same weights, precision and temperature in both? Nothing was updated."
         )
     return apart
@@ -146,6 +167,6 @@ def check_moved(log_p_NT: Tensor, sampled_NT: Tensor, reference_NT: Tensor, step
     if behind > moved / 2 and still < behind / 2:  # both: rounding alone can be as large as a small change
         raise TrainingError(
             f"step {step}: after {FIRST_UPDATES} updates the sampler still draws with the weights of the start: its "
-            f"log-probabilities differ from the start's by {still:.2g} nats a token, and from the trainer's by "
+            f"log-probabilities differ from the start's by {still:.2g} nats, and from the trainer's by "
             f"{behind:.2g}. Hand it the new weights."
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 import numpy as np
+from PIL.Image import Image
 
 from unigap.arms import item_seed
 from unigap.errors import TrainingError
@@ -37,7 +38,11 @@ class Monitor:
 class Watch(Generic[D]):
     """Draws the monitor's prompts, always with the same seeds, and compares with the first time.
 
+    A policy that draws by a flow draws them as it will afterwards, with the model's own sampling: without chance in its
+    steps, in as many as it always takes, and with guidance if it has any. Tokens are sampled as in training.
+
     Args:
+        sampling: Of what is rewarded.
         seed: Of the drawings.
         stops: Whether the alarm stops the run.
         folder: Keeps every look in `LOG`.
@@ -71,12 +76,9 @@ class Watch(Generic[D]):
             TrainingError: Reward and a judge have parted, and the alarm is to stop.
         """
         items = list(self._monitor.items)
-        drawn = self._policy.sample(
-            [Request(content=(item.prompt,), purpose="draw") for item in items],
-            sampling=self._sampling,
-            seeds=[item_seed(self._seed, Key(item.id, "generation", "normal", 0)) for item in items],
-        )
-        images = [one.image for one in drawn]
+        requests = [Request(content=(item.prompt,), purpose="draw") for item in items]
+        seeds = [item_seed(self._seed, Key(item.id, "generation", "normal", 0)) for item in items]
+        images = self._draw(requests, seeds)
         submissions = [Submission(item=item, image=image) for item, image in zip(items, images, strict=True)]
         values = {"reward": [_number(value) for value in self._reward.grade(items, images).tolist()]}
         found = {"monitor/reward": _mean(values["reward"])}
@@ -98,6 +100,22 @@ class Watch(Generic[D]):
                 "goes on all the same."
             )
         return found
+
+    def _draw(self, requests: Sequence[Request], seeds: Sequence[int]) -> list[Image]:
+        """
+        Raises:
+            TrainingError: A drawing is none.
+        """
+        if not self._policy.by_flow:
+            return [one.image for one in self._policy.sample(requests, sampling=self._sampling, seeds=seeds)]
+        model, images = self._policy.model, []
+        for start in range(0, len(requests), model.batch_size):
+            part = slice(start, start + model.batch_size)
+            for output in model.draw(requests[part], sampling=model.sampling, seeds=seeds[part]):
+                if output.image is None:
+                    raise TrainingError(f"{model.name} cannot draw a watched prompt any more: {output.detail}")
+                images.append(output.image)
+        return images
 
 
 _RIGHT = {"correct": 1.0, "incorrect": 0.0, "unscored": None}

@@ -74,6 +74,16 @@ def test_saving_gives_the_hash_that_loading_finds(tmp_path: Path):
         )
 
 
+@pytest.mark.parametrize("name", ["ema.safetensors", "model.safetensors"])
+def test_nothing_is_saved_beside_weights_that_would_be_loaded_instead(copy: Path, name: str):
+    if name != "model.safetensors":
+        (copy / "model.safetensors").rename(copy / name)
+    before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
+    with pytest.raises(WeightsError, match=rf"holds weights already \({name}\)"):
+        small_bagel().save_pretrained(copy, {})
+    assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
+
+
 @pytest.mark.parametrize("index", [True, False])
 def test_shards_with_an_index_and_without_one_are_the_same_model(copy: Path, folder: Path, index: bool):
     whole = load_checkpoint(folder)
@@ -166,6 +176,11 @@ def test_the_older_pair_of_tokenizer_files_is_read_too(tmp_path: Path):
     assert BagelTokenizer.from_folder(tmp_path, special).segment("ab c") == pair.segment("ab c")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"tokenizer\.json cannot be read"):
+        BagelTokenizer.from_folder(tmp_path, special)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "merges.txt").write_text("a b\n")
+    (tmp_path / "vocab.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"vocab\.json and merges\.txt cannot be read"):
         BagelTokenizer.from_folder(tmp_path, special)
 
 

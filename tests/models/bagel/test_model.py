@@ -222,6 +222,27 @@ def test_the_command_line_measures_a_checkpoint_on_the_sandbox(tmp_path: Path, c
     assert (sampling["guidance"]["cfg_text_scale"], sampling["sample_posterior"]) == (3.0, True)
 
 
+def test_a_text_or_a_thought_whose_logits_are_no_numbers_is_malformed_and_leaves_the_others_alone():
+    model = small_bagel()
+    plain, other = Request(content=("a cup",)), Request(content=("3 ~",))
+    before = model.answer([plain], sampling=model.sampling, seeds=[1])
+    (tilde,) = model.tokenizer.encode("~")
+    with torch.no_grad():
+        model.bagel.language_model.model.embed_tokens.weight[tilde] = torch.nan
+    for sampling in (model.sampling, replace(model.sampling, text_temperature=1.0)):
+        same, broken = model.answer([plain, other], sampling=sampling, seeds=[1, 2])
+        assert same.outcome == "ok" and (sampling.text_temperature or [same] == before)
+        assert (broken.text, broken.outcome, broken.detail) == (
+            None,
+            "malformed",
+            "the logits are not finite (float32)",
+        )
+    asked = replace(other, purpose="draw", think_prompt="Think.", think_first=True)
+    (drawn,) = model.draw([asked], sampling=SAMPLING, seeds=[1])
+    assert drawn.image is None and drawn.outcome == "malformed" and drawn.thought is None
+    assert drawn.detail.startswith("the thought's logits are not finite")
+
+
 def test_settings_follow_the_folder_and_what_is_misspelt_is_refused_before_loading(tmp_path: Path):
     settings = change_settings(BagelSampling(), "num_timesteps=25&edit.cfg_interval=[0.2,1]&sample_posterior=false")
     assert settings == replace(
@@ -234,6 +255,8 @@ def test_settings_follow_the_folder_and_what_is_misspelt_is_refused_before_loadi
         ("num_timesteps=true", "num_timesteps is 'true'"),
         ("cfg_renorm_type=local", "global, channel, text_channel"),
         ("num_timesteps=1", "at least 2 points"),
+        ("cfg_text_scale=NaN", "cfg_text_scale is 'NaN'; expected something like 4.0"),
+        ("cfg_interval=[0,Infinity]", "cfg_interval is"),
         ("num_timesteps=9&num_timesteps=8", "given twice"),
     ):
         with pytest.raises((UnknownNameError, ValueError), match=why):

@@ -10,9 +10,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from tests.fakes import FakeModel, make_item
 from tests.models.hf.small import NO_SYSTEM, write_llava
 from transformers import AutoProcessor, LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 
+from unigap.arms import Asker, Task
 from unigap.cli import main
 from unigap.errors import CannotAskError, UnknownNameError, WeightsError
 from unigap.models import find_model
@@ -20,7 +22,8 @@ from unigap.models.hf.pipeline import PipelineModel, PipelineSampling
 from unigap.models.hf.reader import Reader
 from unigap.models.pair import PairModel, PairSampling, split_pair
 from unigap.models.protocol import Model, Request
-from unigap.records import RunFolder
+from unigap.prompts import find_think_prompt
+from unigap.records import Key, RunFolder
 
 GREEN = Image.new("RGB", (20, 16), (20, 200, 40))
 QUESTIONS = [Request(content=(GREEN, "how many?")), Request(content=("1 and 1",)), Request(content=("a", GREEN, GREEN))]
@@ -165,6 +168,12 @@ def test_a_pipeline_that_brings_code_or_needs_a_picture_is_refused(pipeline_fold
             find_model(f"hf:{folder}", device="cpu")
 
 
+def test_a_setting_that_a_pipeline_does_not_take_is_refused_before_it_is_loaded(tmp_path: Path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "UnCLIPPipeline"}))
+    with pytest.raises(ValueError, match="UnCLIPPipeline takes no guidance_scale, height; leave that setting out"):
+        find_model(f"hf:{tmp_path}?guidance_scale=3&height_px=64", device="cpu")
+
+
 # ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +193,17 @@ def test_a_pair_answers_as_its_first_and_draws_as_its_second(
     assert one == other
     with pytest.raises(CannotAskError, match="hf:pipeline does not answer"):
         PairModel(pipeline, reader)
+
+
+def test_before_a_drawing_the_first_of_a_pair_thinks_though_the_second_could():
+    thinker, painter = FakeModel(), FakeModel()
+    painter.abilities = frozenset({"answer", "draw", "think", "draw_with_own_thought"})
+    pair = PairModel(thinker, painter)
+    item = make_item(0)
+    task = Task(item, Key(item.id, "generation", "think", 0), 7, None)
+    (reply,) = Asker(pair, pair.sampling, find_think_prompt("plan")).ask(("generation", "think"), [task])
+    assert [verb for verb, _ in thinker.calls] == ["answer"] and [verb for verb, _ in painter.calls] == ["draw"]
+    assert reply.thought and painter.calls[0][1].thought == reply.thought
 
 
 def test_the_two_names_of_a_pair_are_found_whatever_stands_in_them():

@@ -106,18 +106,6 @@ def test_drawings_depend_on_the_seed_and_not_on_the_batch(model: UnifiedModel):
     assert model.draw(PROMPTS[:1], sampling=model.sampling, seeds=[6])[0].image != both[0].image
 
 
-def test_what_is_read_in_a_picture_does_not_depend_on_the_sizes_of_others(model: UnifiedModel):
-    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    pictures = [Image.fromarray(noise), Image.fromarray(noise).resize((32, 32)), Image.new("RGB", (40, 16), "blue")]
-    asked = [Request(content=(picture, "how many?")) for picture in pictures]
-    together = model.log_likelihood(asked, ["2"] * 3)
-    for request, found in zip(asked, together, strict=True):
-        np.testing.assert_allclose(found, model.log_likelihood([request], ["2"])[0], atol=1e-5)
-    settings = replace(model.sampling, max_answer_tokens=8)
-    texts = [output.text for output in model.answer(asked, sampling=settings, seeds=[0] * 3)]
-    assert texts == [model.answer([r], sampling=settings, seeds=[0])[0].text for r in asked]
-
-
 def test_a_checkpoint_without_a_chat_template_draws_alone(tmp_path: Path):
     model = find_model(f"hf:{write_emu3(tmp_path / 'gen', template=None)}?height_px=8&width_px=8", device="cpu")
     assert model.abilities == {"draw"}

@@ -178,6 +178,27 @@ def test_what_does_not_fit_the_context_is_malformed_and_its_neighbors_are_not(mo
         model.log_likelihood([long], ["b" * 14])
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_text_whose_logits_are_no_numbers_is_malformed_and_leaves_the_others_alone(
+    janus_folder: Path, temperature: float
+):
+    broken = find_model(f"hf:{janus_folder}", device="cpu")
+    assert isinstance(broken, UnifiedModel)
+    settings = replace(broken.sampling, text_temperature=temperature, max_answer_tokens=6)
+    before = broken.answer(QUESTIONS[:1], sampling=settings, seeds=[3])
+    odd = Request(content=("~",))
+    only = set(broken.encode([odd])["input_ids"][0].tolist()) - set(
+        broken.encode(QUESTIONS[:1])["input_ids"][0].tolist()
+    )
+    with torch.no_grad():
+        for index in only:
+            broken.network.get_input_embeddings().weight[index] = torch.nan
+    same, malformed = broken.answer([QUESTIONS[0], odd], sampling=settings, seeds=[3, 4])
+    assert [same] == before and same.outcome == "ok" and only
+    assert (malformed.text, malformed.outcome) == (None, "malformed")
+    assert malformed.detail == "the logits are not finite (float32)"
+
+
 def test_numbers_that_are_not_finite_are_a_malformed_drawing(janus_folder: Path):
     model = find_model(f"hf:{janus_folder}", device="cpu")
     assert isinstance(model, UnifiedModel)

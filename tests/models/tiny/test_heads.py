@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unigap.errors import CannotAskError, WeightsError
+from unigap.errors import WeightsError
 from unigap.models import find_model
 from unigap.models.protocol import Model, Request, Sampling
 from unigap.models.tiny.learning import Sample
@@ -217,11 +217,6 @@ def test_settings_of_another_head_are_refused(model: TinyModel):
         model.draw([Request(content=("Draw 2 cups.",))], sampling=Sampling(), seeds=[0])
     with pytest.raises(ValueError, match="num_steps 0"):
         PainterSampling(num_steps=0)
-
-
-def test_drawings_without_tokens_are_no_policy_yet(model: TinyModel):
-    with pytest.raises(CannotAskError, match="no tokens"):
-        model.policy()
 
 
 def test_saved_and_loaded_it_draws_the_same(model: TinyModel, tmp_path: Path):

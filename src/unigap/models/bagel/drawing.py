@@ -115,16 +115,18 @@ def draw(
     canvases: Sequence[Canvas],
     *,
     watch: Callable[[Step], None] | None = None,
+    advance: Callable[[int, Tensor, Tensor, float, float], Tensor] | None = None,
     run_idle_branches: bool = False,
 ) -> list[Tensor]:
     """Latents (z, h, w) of all canvases, drawn side by side; each as if it were alone, up to rounding.
 
     Args:
         watch: Called for every picture and step.
+        advance: (canvas, x_t, guided velocity, t, following time) to the next x, instead of Euler's step.
         run_idle_branches: Also compute what guidance then throws away, as upstream does.
     """
     config = checkpoint.config
-    times = [schedule(_num_points(c.sampling), c.sampling.timestep_shift) for c in canvases]
+    times = [times_of(c) for c in canvases]
     ids = [latent_ids(checkpoint, _latent_shape(checkpoint, c)) for c in canvases]
     x = [c.noise.to(checkpoint.bagel.device) for c in canvases]
     plans: dict[tuple[tuple[int, Chunk], ...], list[_Forward]] = {}
@@ -141,7 +143,10 @@ def draw(
         for i in active:
             branches = {name: velocities[i, chunk] for name, chunk in wanted[i].items()}
             v_NW = guide(branches["gen"], branches.get("cfg_text"), branches.get("cfg_img"), canvases[i].guidance)
-            x[i] = x[i] - v_NW * (times[i][step] - times[i][step + 1]).to(v_NW.device)
+            if advance is None:
+                x[i] = x[i] - v_NW * (times[i][step] - times[i][step + 1]).to(v_NW.device)
+            else:
+                x[i] = advance(i, x[i], v_NW, float(times[i][step]), float(times[i][step + 1]))
             if watch is not None:
                 watch(Step(i, float(times[i][step]), branches, v_NW, x[i]))
     shapes = [_latent_shape(checkpoint, c) for c in canvases]
@@ -155,6 +160,11 @@ def develop(checkpoint: Checkpoint, latents: Sequence[Tensor]) -> list[Image.Ima
     finite = [bool(z.isfinite().all()) for z in latents]
     decoded = iter(checkpoint.vae.decode([z for z, good in zip(latents, finite, strict=True) if good]))
     return [to_image(next(decoded)) if good else None for good in finite]
+
+
+def times_of(canvas: Canvas) -> Tensor:
+    """The times of a drawing's steps, and 0."""
+    return schedule(_num_points(canvas.sampling), canvas.sampling.timestep_shift)
 
 
 def _num_points(sampling: BagelSampling) -> int:

@@ -25,7 +25,16 @@ from unigap.models.bagel.pictures import position_table
 from unigap.models.bagel.placement import device_of, dispatch, plan_devices, say_memory
 from unigap.models.bagel.tokenizer import BagelTokenizer
 from unigap.models.bagel.vae import Vae, flux_names
-from unigap.models.shards import STEMS, Planned, Stored, find_weights, read_header, sha256_of, write_weights
+from unigap.models.shards import (
+    STEMS,
+    Planned,
+    Stored,
+    find_weights,
+    list_weights,
+    read_header,
+    sha256_of,
+    write_weights,
+)
 
 VAE_FILE = "ae.safetensors"
 TABLES = ("latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed")
@@ -190,7 +199,13 @@ def save_checkpoint(
 
     Returns:
         The sha256 that the loaded folder will have.
+
+    Raises:
+        WeightsError: The folder holds weights already, which might be loaded instead; or `weights` do not fit.
     """
+    if folder.is_dir() and (there := list_weights(folder)):
+        names = ", ".join(sorted(name for kinds in there.values() for name in kinds))
+        raise WeightsError(f"{folder} holds weights already ({names}); save into a folder of its own")
     state = dict(checkpoint.bagel.state_dict() if weights is None else weights)
     with torch.device("meta"):  # the module itself may hold adapters that are merged in `weights`
         expected = shapes_of(Bagel(checkpoint.config))

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,12 @@ from unigap.models.bagel.reading import Reading
 from unigap.models.bagel.settings import BagelSampling, change_settings
 from unigap.models.bagel.writing import write
 from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextOutput
+from unigap.models.settings import split_settings
 from unigap.models.thoughts import split_thought
+
+if TYPE_CHECKING:
+    from unigap.models.bagel.inspection import BagelInspector
+    from unigap.models.bagel.policy import BagelPolicy
 
 LOGITS_AT_ONCE = 512
 """Positions whose logits over the vocabulary exist together: 0.3 GB at 152,064 tokens."""
@@ -82,10 +87,7 @@ class BagelModel(BagelLearning):
         """
         if folder is None:
             raise WeightsError('BAGEL needs a checkpoint folder: --model "bagel:FOLDER" (docs/bagel.md)')
-        query = ""
-        if not folder.exists() and "?" in str(folder):
-            name, _, query = str(folder).partition("?")
-            folder = Path(name)
+        folder, query = split_settings(folder)
         change_settings(BagelSampling(), query)  # what is misspelt is refused before anything is loaded
         checkpoint = load_checkpoint(folder, device=device, dtype=dtype or cls.auto_dtype(device))
         model = cls(checkpoint, card=_read_card(folder if folder.is_dir() else folder.parent))
@@ -145,11 +147,14 @@ class BagelModel(BagelLearning):
         outputs = self._think(reader, requests, readings, settings, seeds)
         reader.read()
         images = develop(self.checkpoint, draw(self.checkpoint, canvases))
-        broken = f"the latents are not finite ({str(self.bagel.dtype).removeprefix('torch.')})"
         return [
             replace(output, image=image)
-            if image is not None
-            else replace(output, outcome="malformed", detail="; ".join(filter(None, (output.detail, broken))))
+            if image is not None and output.outcome == "ok"
+            else replace(
+                output,
+                outcome="malformed",
+                detail="; ".join(filter(None, (output.detail, self._not_finite("latents") if image is None else ""))),
+            )
             for image, output in zip(images, outputs, strict=True)
         ]
 
@@ -175,6 +180,18 @@ class BagelModel(BagelLearning):
         """The tokens that `log_likelihood` scores for a text, without the end token."""
         return [self.tokenizer.decode([index]) for index in self.tokenizer.encode(text)]
 
+    def inspector(self) -> "BagelInspector":
+        """This model as a `unigap.models.inspection.Inspector`."""
+        from unigap.models.bagel.inspection import BagelInspector
+
+        return BagelInspector(self)
+
+    def policy(self) -> "BagelPolicy":
+        """This model as a `unigap.models.policy.Policy`; its weights are the policy's."""
+        from unigap.models.bagel.policy import BagelPolicy
+
+        return BagelPolicy(self)
+
     # ---- parts of it -----------------------------------------------------------------------------------------------
 
     def _settings(self, sampling: Sampling) -> BagelSampling:
@@ -194,7 +211,7 @@ class BagelModel(BagelLearning):
         limits: Sequence[int],
         settings: BagelSampling,
         seeds: Sequence[int],
-    ) -> list[list[int]]:
+    ) -> list[list[int] | None]:
         return write(
             self.checkpoint,
             contexts,
@@ -204,7 +221,13 @@ class BagelModel(BagelLearning):
             seeds=seeds,
         )
 
-    def _text_output(self, request: Request, written: list[int]) -> TextOutput:
+    def _not_finite(self, what: str) -> str:
+        return f"the {what} are not finite ({str(self.bagel.dtype).removeprefix('torch.')})"
+
+    def _text_output(self, request: Request, written: list[int] | None) -> TextOutput:
+        if written is None:
+            detail = self._not_finite("logits")
+            return TextOutput(text=None, num_tokens=0, finish="none", outcome="malformed", detail=detail)
         finished = written[-1:] == [self.tokenizer.eos]
         text, thought = self.tokenizer.decode(written[: len(written) - finished]), None
         if request.think_first:
@@ -249,6 +272,9 @@ class BagelModel(BagelLearning):
             [hash64(f"{seeds[i]}/thought") >> 1 for i in asked],
         )
         for i, ids in zip(asked, written, strict=True):
+            if ids is None:
+                outputs[i] = DrawOutput(image=None, outcome="malformed", detail=self._not_finite("thought's logits"))
+                continue
             text, read = self.tokenizer.reread(ids, through_text=settings.reread_thought)
             readings[i].add_thought(read)
             whole = ids[-1:] == [self.tokenizer.eos]

@@ -40,19 +40,19 @@ class BagelTokenizer:
         """
         from tokenizers import Tokenizer
 
-        path = folder / TOKENIZER_FILE
-        if path.is_file():
-            try:
-                return cls(Tokenizer.from_file(str(path)), special)
-            except Exception as error:
-                if isinstance(error, WeightsError):
-                    raise
-                raise WeightsError(f"{path} cannot be read: {error}") from error
-        if not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
+        names = (TOKENIZER_FILE,) if (folder / TOKENIZER_FILE).is_file() else ("vocab.json", "merges.txt")
+        if not all((folder / name).is_file() for name in names):
             raise WeightsError(f"{folder} has no {TOKENIZER_FILE} (nor vocab.json and merges.txt)")
-        from transformers import Qwen2Tokenizer
+        try:
+            if len(names) == 1:
+                tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+            else:
+                from transformers import Qwen2Tokenizer
 
-        return cls(Qwen2Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer, special)
+                tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        except Exception as error:  # the library raises Exception itself for a file that is no tokenizer
+            raise WeightsError(f"{folder / ' and '.join(names)} cannot be read: {error}") from error
+        return cls(tokenizer, special)
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save(str(folder / TOKENIZER_FILE))

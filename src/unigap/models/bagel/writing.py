@@ -24,8 +24,9 @@ def write(
     temperature: float,
     seeds: Sequence[int],
     watch: Watch | None = None,
-) -> list[list[int]]:
-    """Continue every context by at most limits[i] tokens, the end token included when it comes.
+) -> list[list[int] | None]:
+    """Continue every context by at most limits[i] tokens, the end token included when it comes; None where logits were
+    not finite.
 
     Args:
         contexts: Read (`unigap.models.bagel.context.Reader.read`).
@@ -34,9 +35,10 @@ def write(
     """
     bagel, eos = checkpoint.bagel, checkpoint.tokenizer.eos
     written: list[list[int]] = [[] for _ in contexts]
+    broken: set[int] = set()
     alive = np.array([i for i, limit in enumerate(limits) if limit > 0], dtype=np.int64)
     if not len(alive):
-        return written
+        return [*written]
     limit_B = np.array(limits)
     steps = int(limit_B.max())
     uniform_BT = np.stack([np.random.Generator(np.random.Philox(seed)).random(steps) for seed in seeds])
@@ -50,10 +52,12 @@ def write(
         if watch is not None:
             watch(logits_BV)
         chosen = choose(logits_BV, temperature, uniform_BT[alive, step])
-        for row, token in zip(alive, chosen, strict=True):
+        finite = logits_BV.isfinite().all(dim=-1).tolist()
+        for row, token, is_finite in zip(alive, chosen, finite, strict=True):
             if step < limit_B[row]:
                 written[row].append(int(token))
-                limit_B[row] = 0 if token == eos else limit_B[row]
+                broken.update(() if is_finite else (int(row),))
+                limit_B[row] = 0 if token == eos or not is_finite else limit_B[row]
         going = limit_B[alive] > step + 1
         if not going.any():
             break
@@ -63,4 +67,4 @@ def write(
             keep = torch.from_numpy(np.flatnonzero(going))
             rows.keep(keep)
             ids, rope, alive = ids[keep.to(ids.device)], rope[keep.to(ids.device)], alive[going]
-    return written
+    return [None if row in broken else ids for row, ids in enumerate(written)]

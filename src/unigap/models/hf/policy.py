@@ -28,6 +28,8 @@ class Drawn:
 class ImageTokenPolicy:
     """See `unigap.models.policy.Policy`."""
 
+    by_flow = False
+
     def __init__(self, model: UnifiedModel) -> None:
         self.model = model
 

@@ -185,17 +185,22 @@ class Reader:
     @torch.inference_mode()
     def _write(
         self, inputs: Mapping[str, Tensor], *, limit: int, temperature: float, seeds: Sequence[int]
-    ) -> list[list[int]]:
-        """New tokens of every row, the end token included when it comes."""
+    ) -> list[list[int] | None]:
+        """New tokens of every row, the end token included when it comes; None where logits were not finite."""
         start = inputs["input_ids"].shape[1]
+        watch = FiniteWatch(start, self.ends)
         chooser = [SeededChoice(seeds, limit, start, temperature)] if temperature > 0 else []
-        found = self._generate(**inputs, max_new_tokens=limit, do_sample=False, logits_processor=chooser)
-        return [_cut(row, self.ends) for row in found[:, start:].tolist()]
+        found = self._generate(**inputs, max_new_tokens=limit, do_sample=False, logits_processor=[watch, *chooser])
+        rows = enumerate(found[:, start:].tolist())
+        return [None if number in watch.broken else _cut(row, self.ends) for number, row in rows]
 
     def _generate(self, **inputs: Any) -> Tensor:
         return self.network.generate(**inputs)  # type: ignore[operator]  (a mixin that not every network has)
 
-    def _text_output(self, ids: list[int], room: int) -> TextOutput:
+    def _text_output(self, ids: list[int] | None, room: int) -> TextOutput:
+        if ids is None:
+            detail = f"the logits are not finite ({str(self.network.dtype).removeprefix('torch.')})"
+            return TextOutput(text=None, num_tokens=0, finish="none", outcome="malformed", detail=detail)
         if room < 1:
             detail = f"the request does not fit the model's context of {self.max_tokens} tokens"
             return TextOutput(text=None, num_tokens=0, finish="none", outcome="malformed", detail=detail)
@@ -220,6 +225,20 @@ class Reader:
             labels_T1 = torch.tensor(label, device=log_p_TV.device)[:, None]
             found.append(log_p_TV.gather(1, labels_T1)[:, 0].cpu().numpy())
         return found
+
+
+class FiniteWatch(LogitsProcessor):
+    """Changes nothing, and notes the rows whose logits are no numbers before their text has ended."""
+
+    def __init__(self, start: int, ends: Sequence[int]) -> None:
+        self.broken: set[int] = set()
+        self._start, self._ends = start, ends
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        ended_B = torch.isin(input_ids[:, self._start :], torch.tensor(self._ends, device=input_ids.device)).any(dim=1)
+        broken_B = (scores.isnan() | scores.isposinf()).any(dim=1) & ~ended_B
+        self.broken.update(torch.nonzero(broken_B)[:, 0].tolist())
+        return scores
 
 
 class SeededChoice(LogitsProcessor):

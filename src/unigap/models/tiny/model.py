@@ -18,7 +18,7 @@ from PIL.Image import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unigap.errors import CannotAskError, TrainingError, WeightsError
+from unigap.errors import TrainingError, WeightsError
 from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextOutput
 from unigap.models.sampling import choose
 from unigap.models.settings import change_settings, split_settings
@@ -33,6 +33,8 @@ from unigap.models.tiny.tokenizer import Tokenizer
 from unigap.models.trainable import Example
 
 if TYPE_CHECKING:
+    from unigap.models.tiny.inspection import TinyInspector
+    from unigap.models.tiny.painter_policy import PainterPolicy
     from unigap.models.tiny.policy import TinyPolicy
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "card.json"
@@ -356,17 +358,21 @@ class TinyModel:
         """The tokens that `log_likelihood` scores for a text, without the end token."""
         return [self.tokenizer.words[index] for index in self.tokenizer.encode(text)]
 
-    def policy(self) -> "TinyPolicy":
-        """This model as a `unigap.models.policy.Policy`; its weights are the policy's.
-
-        Raises:
-            CannotAskError: It draws with a painter, whose drawings have no tokens.
-        """
+    def policy(self) -> "TinyPolicy | PainterPolicy":
+        """This model as a `unigap.models.policy.Policy`; its weights are the policy's."""
         if self.painter is not None:
-            raise CannotAskError(f"{self.name}: its drawings have no tokens to reward; gvu wants tiny, or bagel")
+            from unigap.models.tiny.painter_policy import PainterPolicy
+
+            return PainterPolicy(self)
         from unigap.models.tiny.policy import TinyPolicy
 
         return TinyPolicy(self)
+
+    def inspector(self) -> "TinyInspector":
+        """This model as a `unigap.models.inspection.Inspector`."""
+        from unigap.models.tiny.inspection import TinyInspector
+
+        return TinyInspector(self)
 
     # ---- sampling --------------------------------------------------------------------------------------------------
 

@@ -206,14 +206,24 @@ class Painter(nn.Module):
             y = block(y, seen, mask, context.cos, context.sin)
         return self.cells_out(self.norm(y))
 
+    def clean(self, x_PCW: Tensor, t_P: Tensor, context: Context, scale: float) -> Tensor:
+        """The clean pictures (P, C, W) in float32, guided (eq. 5), whatever precision the weights have.
+
+        Args:
+            context: `both()`, unless `scale` is 1.
+        """
+        dtype = self.places.dtype
+        if scale == 1:
+            return self(x_PCW.to(dtype), t_P.to(dtype), context).float()
+        clean = self(torch.cat((x_PCW, x_PCW)).to(dtype), torch.cat((t_P, t_P)).to(dtype), context).float()
+        return guided(clean[: len(x_PCW)], clean[len(x_PCW) :], scale)
+
     def paint(self, context: Context, noise_PCW: Tensor, sampling: PainterSampling) -> Tensor:
         """Latents (P, C, W) of whole pictures, float32 as the noise is, whatever the weights are."""
-        scale, dtype = sampling.cfg_text_scale, self.places.dtype
+        scale = sampling.cfg_text_scale
         both = context.both() if scale != 1 else context
-
-        def predict(x: Tensor, t: float) -> Tensor:
-            x = torch.cat((x, x)).to(dtype) if scale != 1 else x.to(dtype)
-            clean = self(x, x.new_full((len(x),), t), both).float()
-            return guided(clean[: len(clean) // 2], clean[len(clean) // 2 :], scale) if scale != 1 else clean
-
-        return euler(predict, noise_PCW, schedule(sampling.num_steps, sampling.timestep_shift))
+        return euler(
+            lambda x, t: self.clean(x, x.new_full((len(x),), t), both, scale),
+            noise_PCW,
+            schedule(sampling.num_steps, sampling.timestep_shift),
+        )

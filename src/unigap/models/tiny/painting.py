@@ -17,7 +17,7 @@ from unigap.models.tiny import tokenizer as tok
 from unigap.models.tiny.flow import CELL_VALUES, flow_losses, noised, start_noise, to_latents, to_pixels, training_times
 from unigap.models.tiny.learning import Sample, collate, losses_of_hidden
 from unigap.models.tiny.network import Network
-from unigap.models.tiny.painter import Painter, PainterSampling
+from unigap.models.tiny.painter import Context, Painter, PainterSampling
 from unigap.models.tiny.pictures import TOKENS_PER_PICTURE, Codebook
 from unigap.models.tiny.tokenizer import Tokenizer
 from unigap.scenes.vocabulary import NUM_CELLS
@@ -110,6 +110,24 @@ def collate_painting(
     }
 
 
+def pad_prompts(network: Network, painter: Painter, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    """Prompts (ids up to the token that says to draw) and the queries behind them, as ids (B, T) padded on the right;
+    and their lengths (B,)."""
+    queries = query_ids(painter, network)
+    rows = [[*prompt, *queries] for prompt in prompts]
+    longest, device = max(map(len, rows)), network.cos.device
+    ids_BT = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+    return ids_BT, torch.tensor([len(row) for row in rows], device=device)
+
+
+def read(network: Network, painter: Painter, ids_BT: Tensor, lengths_B: Tensor, num: int = 1) -> Context:
+    """What pictures of padded prompts are drawn from: `num` of each prompt, one behind another."""
+    kept: list[tuple[Tensor, Tensor]] = []
+    hidden_BTD = network.hidden(ids_BT, kept)
+    rows_P = torch.arange(len(ids_BT), device=ids_BT.device).repeat_interleave(num)
+    return painter.context(network, hidden_BTD, kept, rows_P, lengths_B[rows_P])
+
+
 @torch.inference_mode()
 def paint(
     network: Network,
@@ -122,15 +140,9 @@ def paint(
 ) -> list[Image | None]:
     """One picture a prompt (ids up to the token that says to draw), from its own seed; None where a latent is not
     finite."""
-    queries = query_ids(painter, network)
-    rows = [[*prompt, *queries] for prompt in prompts]
-    longest, device = max(map(len, rows)), network.cos.device
-    ids_BT = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
-    lengths_B = torch.tensor([len(row) for row in rows], device=device)
-    kept: list[tuple[Tensor, Tensor]] = []
-    hidden_BTD = network.hidden(ids_BT, kept)
-    context = painter.context(network, hidden_BTD, kept, torch.arange(len(rows), device=device), lengths_B)
-    latents = painter.paint(context, start_noise(seeds).to(device), sampling).cpu().numpy()
+    ids_BT, lengths_B = pad_prompts(network, painter, prompts)
+    context = read(network, painter, ids_BT, lengths_B)
+    latents = painter.paint(context, start_noise(seeds).to(ids_BT.device), sampling).cpu().numpy()
     pictures = to_pixels(codebook, np.nan_to_num(latents))
     return [
         fromarray(picture) if np.isfinite(latent).all() else None

@@ -32,6 +32,8 @@ class Drawn:
 class TinyPolicy:
     """See `unigap.models.policy.Policy`."""
 
+    by_flow = False
+
     def __init__(self, model: TinyModel) -> None:
         self.model = model
 
