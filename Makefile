@@ -3,11 +3,12 @@
 # make test-slow   those
 # make lint   ruff and pyright
 # make recipes-smoke   every recipe for a few steps
+# make three-papers   the core of the three papers on the embedded model, as one page: within an hour on two cores
 #
 # Each target makes .venv and installs into it when needed, and only then.
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-slow lint recipes-smoke
+.PHONY: demo test test-slow lint recipes-smoke three-papers
 
 # Any Python >= 3.11.
 PYTHON ?= python3
@@ -52,3 +53,9 @@ recipes-smoke: $(INSTALLED)
 	.venv/bin/python recipes/stars_mapping_curriculum.py --smoke --out $(SMOKE)/stars-mapping
 	.venv/bin/python recipes/knowledge_inject.py --smoke --out $(SMOKE)/inject
 	.venv/bin/python recipes/knowledge_edit.py --smoke --out $(SMOKE)/edit
+	.venv/bin/python recipes/latent_cot.py --smoke --out $(SMOKE)/latent-cot
+	.venv/bin/python recipes/architectures.py --smoke --models tiny --out $(SMOKE)/architectures
+	.venv/bin/python recipes/three_papers.py --smoke --jobs 1 --out $(SMOKE)/three-papers
+
+three-papers: $(INSTALLED)
+	.venv/bin/python recipes/three_papers.py $(ARGS)

@@ -96,6 +96,12 @@ class Cell:
     errors: Sequence[str | None]
     """Of each item: None if it was right, else the judge's code, "unscored" included."""
 
+    @property
+    def scores(self) -> dict[str, tuple[str, float]]:
+        """Item -> its cluster and whether it was right (0 or 1), of what the judge could score."""
+        scored = ((item, error) for item, error in zip(self.items, self.errors, strict=True) if error != "unscored")
+        return {item.id: (item.cluster, float(error is None)) for item, error in scored}
+
     def interval(self, code: str | None = None) -> Interval:
         """Rate of what is right, or of an error code, over what the judge could score."""
         scored = [(item, error) for item, error in zip(self.items, self.errors, strict=True) if error != "unscored"]

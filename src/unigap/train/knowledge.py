@@ -181,10 +181,11 @@ def run(config: KnowledgeConfig) -> Result:
             folder = config.out / arm / (f"{learned:03d}" if config.successive else "")
             title = f"{arm}, character {learned}" if config.successive else arm
             path = _train(model, taught, changes, arm, config, folder / "training", title)
-            # What is measured, and trained further, is what was saved.
-            kind = type(model)
+            # What is measured, and trained further, is what was saved; asked as the model before it.
+            kind, sampling = type(model), model.sampling
             del model
             model = kind.from_pretrained(path, device=find_device())
+            model.sampling = sampling
             if learned in stages:
                 earlier = [n for n in stages if n < learned] if config.successive else []
                 newest = changes[earlier[-1] if earlier else 0 : learned]
