@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,16 +113,6 @@ def test_the_oracle_shows_the_answer_whatever_was_drawn(tmp_path: Path):
     assert {ruling.verdict for ruling in rulings} == {"correct"}
     assert pictures != [e.image.tobytes() for e in drawn.examples("plain") if e.image]
     assert pictures == [e.image.tobytes() for e in oracle.examples("plain") if e.image]  # the same every time
-
-
-def test_a_conclusion_is_that_of_the_thought_that_the_picture_was_drawn_from(tmp_path: Path):
-    folder = judged(tmp_path / "run", ExactJudge())
-    kept = chosen(folder, "exact")
-    said = dict(zip((c.item_id for c in kept.choices["plain"]), kept.conclusions("plain"), strict=True))
-    assert all(said.values()) and len(set(said.values())) > 1
-    (first, other), sample = [c.item_id for c in kept.choices["plain"][:2]], kept.choices["plain"][1].sample
-    exchanged = replace(kept, choices={"plain": [Choice(first, 0, other, sample)]})
-    assert list(exchanged.conclusions("plain")) == [said[other]]
 
 
 def test_pictures_that_cannot_be_exchanged_stop_the_shuffled_arm(tmp_path: Path):

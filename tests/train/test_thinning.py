@@ -2,12 +2,9 @@
 
 import pytest
 
-from unigap.errors import CannotAskError
 from unigap.models.tiny.model import TinyModel
 from unigap.models.trainable import Example
 from unigap.scenes.render import Grid, render
-from unigap.train.kit import Kit
-from unigap.train.pretrain import PretrainConfig, newborn
 from unigap.train.thinning import Thinning, partial_thoughts, preparer
 
 
@@ -71,7 +68,7 @@ def tiny() -> TinyModel:
 def test_the_embedded_model_learns_a_cell_as_the_share_of_what_is_left(tiny: TinyModel):
     grid = Grid(("cup", None, None, None, None, None, None, None, "cup"))
     example = Example(id="x", content=("Draw 2 cups.",), image=render(grid))
-    plain, row = tiny.prepare(example), preparer(tiny)(example, "Draw 2 cups.")
+    plain, row = tiny.prepare(example), preparer(tiny)(example)
     assert row.ids == plain.ids and row.id == "x"
     (cup, empty), other = sorted(row.targets[-18], key=lambda pair: pair[1]), row.targets[-2:]
     assert (cup[1], empty[1]) == pytest.approx((2 / 9, 7 / 9))  # two cups are left for nine cells
@@ -79,32 +76,9 @@ def test_the_embedded_model_learns_a_cell_as_the_share_of_what_is_left(tiny: Tin
     assert [pairs[0][1] for pairs in other] == [1.0, 1.0]  # one cup for one cell, and its lower half
 
 
-def test_a_conclusion_is_named_where_the_picture_begins_and_nowhere_else(tiny: TinyModel):
-    grid = Grid(("cup", None, None, None, None, None, None, None, "cup"))
-    example = Example(id="x", content=("Draw 5 - 3 cups.",), image=render(grid))
-    plain, row = preparer(tiny)(example, "Draw 2 cups."), preparer(tiny, 0.5)(example, "Draw 2 cups.")
-    named = dict(row.targets[-18][len(plain.targets[-18]) :])
-    assert {tiny.tokenizer.words[index]: weight for index, weight in named.items()} == dict.fromkeys(
-        ("draw", "2", "cups", "."), 0.5
-    )
-    assert (
-        row.ids == plain.ids and row.targets[:-18] == plain.targets[:-18] and row.targets[-17:] == plain.targets[-17:]
-    )
-    # One token's worth of codes for each of 18, and four words of a half: the loss takes all six alternatives in.
-    assert tiny.weigh(row) == pytest.approx((2.0, 18.0))
-    batch = tiny.collate([row, plain], [0, 0])
-    assert batch["weights"].shape[-1] == 6 and batch["weights"][0].sum().item() == pytest.approx(20.0)
-
-
-def test_only_a_model_that_draws_by_tokens_learns_conclusions(tiny: TinyModel):
-    painting = newborn(Kit.build(), PretrainConfig(head="flow"))
-    with pytest.raises(CannotAskError, match="tiny:flow does not learn conclusions"):
-        preparer(painting, 1.0)
-
-
 def test_a_picture_that_is_no_scene_is_learned_as_it_is(tiny: TinyModel):
     halves = [render(Grid((name, *[None] * 8))) for name in ("cup", "ball")]
     image = halves[0].copy()
     image.paste(halves[1].crop((0, 4, 8, 8)), (0, 4))  # the upper half of a cup on the lower half of a ball
     example = Example(id="x", content=("Draw it.",), image=image)
-    assert preparer(tiny)(example, "Draw 2 cups.") == tiny.prepare(example)
+    assert preparer(tiny)(example) == tiny.prepare(example)

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from PIL.Image import Image
 
-from unigap.arms import last_line, load_picture
+from unigap.arms import load_picture
 from unigap.disk import explain_os_errors, write_files
 from unigap.errors import TrainingError
 from unigap.gap.intervals import Interval, rate_interval
@@ -120,14 +120,6 @@ class Kept:
             yield Example(
                 id=f"{choice.item_id}#{choice.sample}", content=(item.prompt,), thought=thought.thought, image=image
             )
-
-    def conclusions(self, family: str) -> Iterator[str]:
-        """Of the thought that the picture of each example was drawn from, the last line ("Draw 3 cups.")."""
-        records = self.folder.records()
-        for choice in self.choices[family]:
-            drawn = records.get(Key(choice.picture_item_id, "generation", "think", choice.picture_sample))
-            assert drawn is not None
-            yield last_line(drawn.thought or "") or ""
 
     def said(self, family: str) -> Iterator[Example]:
         """Question -> answer of each of `answers`, without the thought."""

@@ -16,7 +16,6 @@ and steps.
     OUT/round-1/train/          log, checkpoint and model of the fine-tuning
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -85,9 +84,6 @@ class StarsConfig(TrainConfig):
     text_first: float = 0.0
     """Share of the steps, at the start, in which the same prompts' questions are answered in text at once: what the
     model said after a thought, where the judge accepted it. The pictures come after; in [0, 1)."""
-    conclusion: float = 0.0
-    """Weight of each word of a picture's thought's last line ("Draw 3 cups."), learned where the picture begins: the
-    embedded model is to have it in mind there, though it writes nothing. 0: the picture is all that is learned."""
     add_layers: int = 0
     """Layers put on top of the embedded model before the first round; they change nothing until they are trained."""
     replay: float = 0.35
@@ -126,8 +122,6 @@ class StarsConfig(TrainConfig):
                 "replay and text_first must be in [0, 1) and partial in [0, 1]; "
                 f"got {self.replay}, {self.text_first} and {self.partial}"
             )
-        if not 0 <= self.conclusion < math.inf:
-            raise ValueError(f"conclusion must be a number of at least 0, got {self.conclusion}")
         for family in (*self.families, *self.score_families):
             find_family(family)
 
@@ -175,7 +169,6 @@ def run(config: StarsConfig) -> Path:
                 stages=places - num_first if config.curriculum else 0,
                 answers={name: list(kept.said(name)) for name in config.families if num_first},
                 num_first=num_first,
-                conclusion=config.conclusion,
             )
             parts["kept"] = Part(source, 1 - config.replay)
         if config.replay or not parts:

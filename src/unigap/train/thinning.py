@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from unigap.arms import last_line
-from unigap.errors import CannotAskError
 from unigap.models.tiny.model import TinyModel
-from unigap.models.tiny.pictures import TOKENS_PER_PICTURE
 from unigap.models.trainable import Example, Prepared, Trainable, examples_sha256
 from unigap.scenes.render import CELL_CONTENTS, Grid
 from unigap.train.kept import Kept
@@ -79,22 +77,17 @@ def thinned(
     stages: int,
     answers: Mapping[str, Sequence[Example]] | None = None,
     num_first: int = 0,
-    conclusion: float = 0.0,
 ) -> Thinning[Row]:
-    """What a round keeps, prepared for the model; see `Thinning`. `answers` come first.
-
-    Raises:
-        CannotAskError: Conclusions are to be learned by a model that has no place for them.
-    """
-    prepare = preparer(model, conclusion)
+    """What a round keeps, prepared for the model; see `Thinning`. `answers` come first."""
+    prepare = preparer(model)
     rows: dict[str, list[list[Row]]] = {}
     hashes = []
     for family in families:
         rows[family] = []
-        for example, concluded in zip(kept.examples(family), kept.conclusions(family), strict=True):
+        for example in kept.examples(family):
             hashes.append(examples_sha256([example])[:16])
             thoughts = [None, *(partial_thoughts(example.thought or "") if partial else ())]
-            rows[family].append([prepare(replace(example, thought=thought), concluded) for thought in thoughts])
+            rows[family].append([prepare(replace(example, thought=thought)) for thought in thoughts])
     first = {family: [model.prepare(example) for example in said] for family, said in (answers or {}).items()}
     hashes += [examples_sha256(said)[:16] for said in (answers or {}).values()]
     return Thinning(
@@ -118,41 +111,23 @@ def partial_thoughts(thought: str) -> list[str]:
     return ["\n".join(lines[:kept]) for kept in range(1, len(lines) - 1)]
 
 
-def preparer(model: Trainable[Row], conclusion: float = 0.0) -> Callable[[Example, str], Row]:
-    """How an example and the last line of its picture's thought are prepared.
+def preparer(model: Trainable[Row]) -> Callable[[Example], Row]:
+    """How an example is prepared: as the model does, and for the embedded model with shares for a picture of objects.
 
-    As the model does, and for the embedded model with shares for a picture of objects: objects lie in random places, so
-    each cell is learned as the share of what is still to be drawn, as in pretraining (`unigap.train.kit.Kit`): the same
-    expected gradient as that of the picture, with less noise.
-
-    Args:
-        conclusion: If above 0, every word of the last line is learned with this weight where the picture begins: the
-            token that says to draw is to name them, in no order. Nothing is written when the model draws, since codes
-            alone can follow that token.
-
-    Raises:
-        CannotAskError: A conclusion for a model that does not draw by tokens in the embedded model's trunk.
+    Objects lie in random places, so each cell is learned as the share of what is still to be drawn, as in pretraining
+    (`unigap.train.kit.Kit`): the same expected gradient as that of the picture, with less noise.
     """
     if not isinstance(model, TinyModel):
-        if conclusion:
-            raise CannotAskError(f"{model.name} does not learn conclusions; only the embedded model does")
-        return lambda example, _: model.prepare(example)
-    if conclusion and model.painter is not None:
-        raise CannotAskError(f"{model.name} does not learn conclusions: no token of its trunk begins its pictures")
+        return model.prepare
     kit = Kit(model.tokenizer, model.codebook)
     name_of = {tuple(kit.picture(Grid((name, *[None] * 8)))[:2]): name for name in CELL_CONTENTS}
 
-    def prepare(example: Example, concluded: str) -> Any:
+    def prepare(example: Example) -> Any:
         row = model.prepare(example)
-        halves = row.ids[-TOKENS_PER_PICTURE:]
-        cells = tuple(name_of.get(tuple(halves[at : at + 2]), "?") for at in range(0, len(halves), 2))
+        halves = row.ids[-18:]
+        cells = tuple(name_of.get(tuple(halves[at : at + 2]), "?") for at in range(0, 18, 2))
         if "?" in cells:
-            targets = list(row.targets)
-        else:
-            targets = [*row.targets[:-TOKENS_PER_PICTURE], *kit.sample(draw=Grid(cells)).targets[-TOKENS_PER_PICTURE:]]
-        if conclusion:
-            words = tuple((index, conclusion) for index in sorted(set(model.tokenizer.encode(concluded))))
-            targets[-TOKENS_PER_PICTURE] = (*targets[-TOKENS_PER_PICTURE], *words)
-        return replace(row, targets=targets)
+            return row
+        return replace(row, targets=[*row.targets[:-18], *kit.sample(draw=Grid(cells)).targets[-18:]])
 
     return prepare

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from unigap.models.tiny.network import Network
 
 Target = tuple[tuple[int, float], ...]
-"""What a token may be: (id, loss weight) pairs; empty for what is given."""
+"""What a token may be: (id, loss weight) pairs, at most MAX_ALTERNATIVES; empty for what is given."""
 
-NUM_ALTERNATIVES = 3
-"""Room for as many: a cell of a picture holds nothing or one of at most two kinds of objects."""
+MAX_ALTERNATIVES = 3
+"""A cell of a picture holds nothing or one of at most two kinds of objects."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,18 @@ class Sample:
         return len(self.ids)
 
 
+_NOTHING = ((0, 0.0),) * MAX_ALTERNATIVES
+
+
 def collate(samples: Sequence[Sample], pad: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ids (B, T), and of the K alternatives of each token their ids (B, T, K) and loss weights (B, T, K)."""
     longest = max(sample.num_tokens for sample in samples)
-    most = max(NUM_ALTERNATIVES, *(len(target) for sample in samples for target in sample.targets))
-    nothing = ((0, 0.0),) * most
     ids_BT = torch.full((len(samples), longest), pad)
-    alternatives_BTK = torch.zeros((len(samples), longest, most), dtype=torch.long)
-    weights_BTK = torch.zeros((len(samples), longest, most))
+    alternatives_BTK = torch.zeros((len(samples), longest, MAX_ALTERNATIVES), dtype=torch.long)
+    weights_BTK = torch.zeros((len(samples), longest, MAX_ALTERNATIVES))
     for row, sample in enumerate(samples):
         ids_BT[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        padded = [(*target, *nothing[len(target) :]) for target in sample.targets]
+        padded = [(*target, *_NOTHING[len(target) :]) for target in sample.targets]
         both_TK2 = torch.tensor(padded, dtype=torch.float64)
         alternatives_BTK[row, : len(padded)] = both_TK2[..., 0].long()
         weights_BTK[row, : len(padded)] = both_TK2[..., 1].float()
