@@ -107,13 +107,7 @@ class TinyModel:
         """
         folder, query = split_settings(Path("ar") if folder is None else folder)
         head = str(folder)
-        is_packaged = head in PACKAGED
-        where = Path(str(resources.files("unigap.models.tiny") / PACKAGED[head])) if is_packaged else Path(head)
-        if is_packaged and head != "ar" and not where.is_dir():
-            raise WeightsError(
-                f"the package has no weights of the {head} head. Make them with "
-                f'"unigap train pretrain --head {head} --out runs/{head}", then name the folder: tiny:runs/{head}/model'
-            )
+        where = Path(str(resources.files("unigap.models.tiny") / PACKAGED[head])) if head in PACKAGED else Path(head)
         for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
             if not (where / name).is_file():
                 raise WeightsError(
