@@ -8,12 +8,17 @@ Drawing prompts whose answer has to be worked out (math, mapping), recalled (for
 what probes can find at all), at once and, as a reference, with the model's own thought in the request. docs/probe.md
 says what is done and how to read it. A study that was stopped goes on with the same command, family by family.
 
-Expect (normal arm, seed 0; percent of held-out items):
+Expect (normal arm, seed 0; percent of held-out items; all of it in docs/probe.md):
 
-    to be filled in from runs/latent_cot: model, family, drawn right, chance, words, best probe of text, queries and
-    picture, and the difference that patching makes, with intervals
+    mapping1, which object (coin flip 50)    drawn    text             queries          picture
+    tiny                                     48       80 [76, 84]                       61 [56, 66]
+    tiny:query                               56       83 [78, 86]      58 [53, 63]      56 [51, 60]
+    tiny:flow                                50       96 [93, 97]                       53 [48, 58]
 
-Measured with: to be filled in (command, commit, CPU minutes, machine).
+    math2, count (constant 29, words 34): 26 to 37 everywhere, before self-training.
+
+Measured with --arms normal --families plain math1 math2 mapping1 --threads 1, commit 906ada0, about 2 minutes a model
+on one core of an AMD EPYC.
 """
 
 from dataclasses import dataclass, replace
