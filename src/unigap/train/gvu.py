@@ -297,6 +297,6 @@ def check_spread(flat_steps: int, rewards_PG: Tensor, step: int, config: GvuConf
     raise TrainingError(
         f"step {step}: for {flat_steps} steps no group has had any spread of rewards (last: {rewards_PG.numel()} "
         f"drawings, {ungraded} ungraded, mean {rewards_PG.nanmean().item():.3g}), so there is nothing to learn from. "
-        "Check the grader (unigap train gvu --check), raise group_size, temperature (of a flow: noise_level), or choose "
-        "harder prompts."
+        "Check the grader (unigap train gvu --check), raise group_size, temperature (of a flow: noise_level), or "
+        "choose harder prompts."
     )
