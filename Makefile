@@ -3,7 +3,7 @@
 # make test-slow   those
 # make lint   ruff and pyright
 # make recipes-smoke   every recipe for a few steps
-# make three-papers   the core of the three papers on the embedded model, as one page: within an hour on two cores
+# make three-papers   the core of the three papers on the embedded model, as one page
 #
 # Each target makes .venv and installs into it when needed, and only then.
 

@@ -1,4 +1,4 @@
-"""The core of three papers on the embedded model, within an hour on two cores: one page of claims, agreed or not.
+"""The core of three papers on the embedded model: one page of claims, agreed or not.
 
     python recipes/three_papers.py              # runs/three_papers: page.html, three_papers.md, three_papers.json
     python recipes/three_papers.py --jobs 1     # on one core, in this process
@@ -8,7 +8,7 @@ with a 95% interval, and a verdict by a rule that was written down before (`unig
 two at a time, each a process of one thread; a killed run goes on with the same command. Needs unigap[train].
 
 Smaller than the recipes of the single experiments, as docs/three_papers.md says; trained once each, knowledge with
-three seeds. About 80 CPU minutes. Intervals are over items, not over training runs.
+three seeds. Expected from the parts' own recipes: 80 CPU minutes; not run in full yet. Intervals are over items, not over training runs.
 """
 
 import json

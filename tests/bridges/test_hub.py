@@ -29,7 +29,7 @@ def run(tmp_path_factory) -> RunFolder:
     """4 units of plain: three right both ways, one whose caption and prompt ask for a lamp."""
     root = tmp_path_factory.mktemp("hub")
     items = [make_item(number) for number in range(3)] + [make_item(3, prompt="Draw 1 lamp.")]
-    folder = make_run(root / "my run", items, image_root=root, model="tiny:/home/ada/secret/weights")
+    folder = make_run(root / "my run", items, image_root=root, model="tiny:/data/ada/secret/weights")
     report_run(folder, "exact", Console(file=io.StringIO()))
     return folder
 
@@ -96,7 +96,7 @@ def test_a_plan_holds_every_record_picture_and_verdict_and_no_path_of_this_machi
     for name in plan.files.keys() - set(pictures):
         made = plan.files[name]
         data = made if isinstance(made, bytes) else made.read_bytes()
-        assert b"/home/ada" not in data and str(run.path.parent).encode() not in data, name
+        assert b"/data/ada" not in data and str(run.path.parent).encode() not in data, name
     assert b'"model": "tiny:weights"' in plan.files["run.json"]  # type: ignore[operator]
     answers = list(csv.DictReader(io.StringIO(plan.files["answers.csv"].decode())))  # type: ignore[union-attr]
     assert len(answers) == 4 * 6 and {row["verdict"] for row in answers} == {"correct", "incorrect"}
@@ -112,9 +112,9 @@ def test_the_card_is_one_that_the_hub_reads_with_the_gap_table(run: RunFolder):
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("/home/ada/run", "run"),
-        ("tiny:/home/ada/w", "tiny:w"),
-        ("pair:hf:/home/ada/a+b+bagel:/home/ada/w", "pair:hf:a+b+bagel:w"),
+        ("/data/ada/run", "run"),
+        ("tiny:/data/ada/w", "tiny:w"),
+        ("pair:hf:/data/ada/a+b+bagel:/data/ada/w", "pair:hf:a+b+bagel:w"),
         (r"C:\Users\ada\w", "w"),
         ("openai:m@http://127.0.0.1:8000/v1", "openai:m@http://127.0.0.1:8000/v1"),
         ("http://x/y", "http://x/y"),

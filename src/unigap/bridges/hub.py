@@ -104,7 +104,7 @@ def _reported(folder: RunFolder, judge: str) -> dict[str, Any]:
 
 
 def without_paths(value: Any) -> Any:
-    """JSON with absolute paths cut to their last part: "/home/me/w" -> "w", "tiny:/home/me/w" -> "tiny:w"; in
+    """JSON with absolute paths cut to their last part: "/data/w" -> "w", "tiny:/data/w" -> "tiny:w"; in
     a pair's name both."""
     if isinstance(value, Mapping):
         return {name: without_paths(inner) for name, inner in value.items()}
