@@ -211,8 +211,8 @@ NOTES: Final = (
     "In points (100 is everything), with 95% intervals over items: those of the same numbers in arithmetic, the same "
     "rules, the same character or pair count together. Not over training runs: each was trained once, knowledge with "
     "three seeds, and another seed is another draw.",
-    "Every rule was written down before this run, but after the single recipes had been run; one interval a claim. They are not corrected for how "
-    "many there are: of twenty verdicts one may be chance.",
+    "Every rule was written down before this run, but after the single recipes had been run; one interval a claim. "
+    "They are not corrected for how many there are: of twenty verdicts one may be chance.",
     "No body of the three papers was read for this. Their numbers are from abstracts, figures, released code and "
     "third-party notes, as it says beside each; a note may be wrong.",
     "Left out: whether query-based models think in their queries, and whether the gap is the same for other ways of "
