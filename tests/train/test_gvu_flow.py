@@ -119,6 +119,24 @@ def test_a_second_update_on_the_same_paths_is_clipped_where_a_mean_over_values_m
     assert 1 + 1e-4 < max(line["largest_ratio"] for line in log) < 1.2
 
 
+@pytest.mark.parametrize("make", [painter, lambda: small_bagel().policy()], ids=["flow", "bagel"])
+def test_drawings_in_several_passes_give_the_gradient_of_one(make: Any, tmp_path: Path):
+    config = replace(CONFIG, steps=2, updates_per_rollout=2, warmup_steps=1, monitor_every=50, lr=1e-3, kl_coef=0.1)
+    last = {}
+    for size in (0, 3):  # of 2 x 4 drawings: passes of 3, 3 and 2
+        torch.manual_seed(0)
+        folder = run(make(), tmp_path / str(size), replace(config, drawings_per_pass=size), Dark())
+        last[size] = lines(tmp_path / str(size) / "log.jsonl")
+        last[size].append(load_file(folder / "model.safetensors"))
+    for whole, parts in zip(last[0][:-1], last[3][:-1], strict=True):
+        for name in ("kl", "clipped", "largest_ratio", "grad_norm"):
+            assert parts[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-6), name
+    assert last[0][0]["grad_norm"] > 0
+    # AdamW's first steps have the rate's length wherever the gradient is not rounding alone.
+    apart = [(last[0][-1][name] - weight).abs().max().item() for name, weight in last[3][-1].items()]
+    assert np.median(apart) < 1e-5
+
+
 # ---- a run -----------------------------------------------------------------------------------------------------------
 
 

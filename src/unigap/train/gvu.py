@@ -52,6 +52,9 @@ class GvuConfig:
     only the sign of a difference is left."""
     updates_per_rollout: int = 1
     """Optimizer steps on the same drawings; the ratio to the policy that drew them is clipped."""
+    drawings_per_pass: int = 0
+    """Drawings that go through the network at once when the gradient is computed; 0 takes a whole rollout. Fewer need
+    less memory, and give the same gradient but for rounding."""
     clip: tuple[float, float] | None = None
     """How far below and above 1 that ratio counts; unused with one update. None: .2 for tokens, 1e-4 for a flow."""
     advantage: Advantage = "centered"
@@ -106,8 +109,10 @@ class GvuConfig:
         tolerance = 1.0 if self.tolerance is None else self.tolerance
         if min(self.lr, self.max_grad_norm, self.temperature, tolerance) <= 0:
             raise ValueError("lr, max_grad_norm, temperature and tolerance must be above 0")
-        if min(self.kl_coef, self.lora_rank) < 0 or not self.trains:
-            raise ValueError("kl_coef and lora_rank must be at least 0, and trains must name something")
+        if min(self.kl_coef, self.lora_rank, self.drawings_per_pass) < 0 or not self.trains:
+            raise ValueError(
+                "kl_coef, lora_rank and drawings_per_pass must be at least 0, and trains must name something"
+            )
         if min(self.monitor_every, self.checkpoint_every, self.patience, self.warmup_steps) < 1:
             raise ValueError("monitor_every, checkpoint_every, patience and warmup_steps must be at least 1")
 
@@ -133,7 +138,8 @@ class GvuConfig:
 
 
 FLOW_ONLY = ("path_steps", "noise_level", "noise_until", "guided")
-RESULT_FREE = ("monitor_every", "alarm", "patience", "checkpoint_every", "track", "tolerance")
+RESULT_FREE = ("monitor_every", "alarm", "patience", "checkpoint_every", "track", "tolerance", "drawings_per_pass")
+"""Settings that may be changed when a run goes on."""
 
 
 def train_gvu(

@@ -10,7 +10,8 @@ the sampler draws with the new weights.
 import copy
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -23,7 +24,7 @@ from unigap.items import Item
 from unigap.models.policy import D, Likelihoods, Policy
 from unigap.models.protocol import Sampling
 from unigap.models.sde import path_kl
-from unigap.train.grpo import PolicyLoss, k3, policy_loss
+from unigap.train.grpo import k3, policy_loss
 from unigap.train.optimizers import Optimizers, rate_factor
 from unigap.train.trained import choose_trained, clip_or_raise, list_names, merge_weights, save_adapter
 
@@ -67,50 +68,105 @@ class Learner(Generic[D]):
 
     def learn(self, drawn_N: Sequence[D], advantages_N: Tensor, items_P: Sequence[Item], step: int) -> dict[str, float]:
         """All updates of one rollout; returns the metrics of the last."""
-        config = self._config
-        batch = self._policy.collate(drawn_N)
-        device = next(iter(self._parameters.values())).device
-        sampled_NT = torch.from_numpy(np.stack([one.log_p for one in drawn_N])).to(device)
-        by_flow = self._policy.by_flow
-        with torch.no_grad():
-            reference = Likelihoods(*self._reference(batch))
+        size = self._config.drawings_per_pass or len(drawn_N)
+        starts = range(0, len(drawn_N), size)
+        passes = [self._prepare(drawn_N[n : n + size], advantages_N[n : n + size]) for n in starts]
         metrics: dict[str, float] = {}
-        for update in range(config.updates_per_rollout):
-            said = Likelihoods(*self._module(batch))
-            log_p_NT = said.log_p
-            if update == 0:
-                tolerance = TOLERANCE[by_flow] if config.tolerance is None else config.tolerance
-                metrics["sampler_apart"] = check_sampler(log_p_NT.detach(), sampled_NT, step, tolerance)
-                if self._learned == FIRST_UPDATES:
-                    check_moved(log_p_NT.detach(), sampled_NT, reference.log_p, step)
-            found = policy_loss(
-                log_p_NT,
-                # In the first update the two are equal but for rounding; the ratio is then exactly 1.
-                sampled_NT if update else log_p_NT.detach(),
-                advantages_N.to(device),
-                kl_NT=divergence(said, reference),
-                kl_coef=config.kl_coef,
-                clip=(config.clip or CLIP[by_flow]) if update else None,
-                normalization=config.normalization,
-            )
-            metrics |= {"kl": found.kl, "clipped": found.clipped, "largest_ratio": found.largest_ratio}
-            metrics |= {} if said.entropy is None else {"entropy": said.entropy.mean().item()}
-            metrics["grad_norm"] = self._update(found, items_P, step)
+        for update in range(self._config.updates_per_rollout):
+            said = [self._backward(one, len(drawn_N), items_P, step, first=update == 0) for one in passes]
+            if update == 0 and self._learned == FIRST_UPDATES:
+                check_moved(
+                    torch.cat([one.log_p for one in said]),
+                    torch.cat([one.sampled_log_p for one in passes]),
+                    torch.cat([one.reference.log_p for one in passes]),
+                    step,
+                )
+            names = [item.id for item in items_P]
+            norm = clip_or_raise(list(self._parameters.values()), self._config.max_grad_norm, names, step)
+            metrics |= {**pool_metrics([one.metrics for one in said], list(map(len, passes))), "grad_norm": norm}
+            self._optimizers.step(self._rate_factor(step))
         self._learned += bool(advantages_N.any())
         return metrics
 
-    def _update(self, found: PolicyLoss, items_P: Sequence[Item], step: int) -> float:
-        config, names = self._config, [item.id for item in items_P]
+    @torch.no_grad()
+    def _prepare(self, drawn_N: Sequence[D], advantages_N: Tensor) -> "_Pass":
+        device = next(iter(self._parameters.values())).device
+        batch = self._policy.collate(drawn_N)
+        sampled_NT = torch.from_numpy(np.stack([one.log_p for one in drawn_N])).to(device)
+        return _Pass(batch, sampled_NT, advantages_N.to(device), Likelihoods(*self._reference(batch)))
+
+    def _backward(self, one: "_Pass", num_drawn: int, items_P: Sequence[Item], step: int, *, first: bool) -> "_Said":
+        """Add the gradient of one pass, weighed by its share of the rollout's `num_drawn` drawings."""
+        config, by_flow = self._config, self._policy.by_flow
+        said = Likelihoods(*self._module(one.batch))
+        log_p_NT, metrics = said.log_p.detach(), {}
+        if first:
+            tolerance = TOLERANCE[by_flow] if config.tolerance is None else config.tolerance
+            metrics["sampler_apart"] = check_sampler(log_p_NT, one.sampled_log_p, step, tolerance)
+        found = policy_loss(
+            said.log_p,
+            # In the first update the two are equal but for rounding; the ratio is then exactly 1.
+            log_p_NT if first else one.sampled_log_p,
+            one.advantages,
+            kl_NT=divergence(said, one.reference),
+            kl_coef=config.kl_coef,
+            clip=None if first else (config.clip or CLIP[by_flow]),
+            normalization=config.normalization,
+        )
         if not math.isfinite(found.loss.item()):
             raise TrainingError(
-                f"step {step}: the loss is {found.loss.item()}; nothing was updated. Prompts: {list_names(names)}. "
+                f"step {step}: the loss is {found.loss.item()}; nothing was updated. Prompts: "
+                f"{list_names([item.id for item in items_P])}. "
                 "Look at their rewards, or lower the rate, then run again: a checkpoint is resumed."
             )
-        found.loss.backward()
-        norm = clip_or_raise(list(self._parameters.values()), config.max_grad_norm, names, step)
-        factor = rate_factor(step, steps=config.steps, warmup_steps=config.warmup_steps, decay_from=config.decay_from)
-        self._optimizers.step(factor)
-        return norm
+        # All drawings of a rollout have equally many tokens, so shares of drawings are shares of tokens too.
+        (found.loss * (len(one) / num_drawn)).backward()
+        metrics |= {"kl": found.kl, "clipped": found.clipped, "largest_ratio": found.largest_ratio}
+        metrics |= {} if said.entropy is None else {"entropy": said.entropy.mean().item()}
+        return _Said(log_p_NT, metrics)
+
+    def _rate_factor(self, step: int) -> float:
+        config = self._config
+        return rate_factor(step, steps=config.steps, warmup_steps=config.warmup_steps, decay_from=config.decay_from)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """Drawings that go through the network together."""
+
+    batch: dict[str, Tensor]
+    sampled_log_p: Tensor
+    """(N, T): their log-probabilities when they were drawn."""
+    advantages: Tensor
+    """(N,)."""
+    reference: Likelihoods
+    """By the frozen start."""
+
+    def __len__(self) -> int:
+        return len(self.advantages)
+
+
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What came of a pass."""
+
+    log_p: Tensor
+    """(N, T), without a gradient."""
+    metrics: dict[str, float]
+
+
+LARGEST = ("sampler_apart", "largest_ratio")
+"""Metrics of which the largest counts; others are means over drawings."""
+
+
+def pool_metrics(passes: Sequence[Mapping[str, float]], weights: Sequence[int]) -> dict[str, float]:
+    """Metrics of passes as those of one, each weighed by how many drawings it has."""
+    pooled = {}
+    for name in passes[0]:
+        values = [one[name] for one in passes]
+        mean = sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
+        pooled[name] = max(values) if name in LARGEST else mean
+    return pooled
 
 
 TOLERANCE = {False: 0.02, True: 1e-3}

@@ -257,6 +257,7 @@ def test_settings_follow_the_folder_and_what_is_misspelt_is_refused_before_loadi
         ("num_timesteps=1", "at least 2 points"),
         ("cfg_text_scale=NaN", "cfg_text_scale is 'NaN'; expected something like 4.0"),
         ("cfg_interval=[0,Infinity]", "cfg_interval is"),
+        ("cfg_interval=[1,0]", "cfg_interval 1.0, 0.0 holds no time; to turn guidance off, set its scales to 1"),
         ("num_timesteps=9&num_timesteps=8", "given twice"),
     ):
         with pytest.raises((UnknownNameError, ValueError), match=why):

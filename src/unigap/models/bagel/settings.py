@@ -32,6 +32,9 @@ class Guidance:
     def __post_init__(self) -> None:
         if self.cfg_renorm_type not in get_args(Renorm):
             raise ValueError(f"cfg_renorm_type {self.cfg_renorm_type!r}: known are {', '.join(get_args(Renorm))}")
+        low, high = self.cfg_interval
+        if not low < high:
+            raise ValueError(f"cfg_interval {low}, {high} holds no time; to turn guidance off, set its scales to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
