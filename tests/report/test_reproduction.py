@@ -156,7 +156,7 @@ def test_markdown_has_a_row_a_claim_and_cannot_be_broken_by_a_cell():
     rows = [line for line in text.splitlines() if line.startswith("| claim ")]
     assert len(rows) == 4  # the header, whose first column is "claim", and three claims
     assert all(row.replace("\\|", "").count("|") == 5 for row in rows)
-    assert "**+20** [+10, +30]" in text and "can't tell" in text
+    assert "**+20** [+10, +30]: a\\|b c |" in text and "can't tell" in text
 
 
 def test_the_numbers_are_kept_as_data_with_their_rule():

@@ -230,7 +230,9 @@ def write_markdown(page: Reproduction) -> str:
         lines.append(f"| **{_cell(paper)}** | | | |")
         for row in page.of(paper):
             unit = "" if row.claim.scale == "points" else f" {row.claim.scale}"
-            cells = (row.claim.text, row.claim.theirs, f"**{row.value}**{unit} [{row.interval}]", row.verdict)
+            here = f"**{row.value}**{unit} [{row.interval}]"
+            here += f": {row.estimate.detail}" if row.estimate.detail else ""
+            cells = (row.claim.text, row.claim.theirs, here, row.verdict)
             lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     lines += ["", *(f"- {note}" for note in page.notes)]
     return "\n".join(lines) + "\n"
