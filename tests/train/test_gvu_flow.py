@@ -71,12 +71,15 @@ def painter(head: Kind = "flow") -> PainterPolicy:
 # ---- learning --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("likelihood", ["path", "matching"])
 @pytest.mark.parametrize("head", HEADS)
-def test_rewarded_drawings_become_likelier_with_chance_and_without(head: Kind, tmp_path: Path):
-    policy = painter(head)
+def test_rewarded_drawings_become_likelier_with_chance_and_without(head: Kind, likelihood: Any, tmp_path: Path):
+    policy: Any = painter(head)
     config = replace(
         CONFIG, steps=10, prompts_per_step=4, group_size=8, monitor_every=50, warmup_steps=1, kl_coef=0.0, lr=1e-2
     )
+    if likelihood == "matching":
+        policy, config = policy.matching(), replace(config, likelihood="matching", noise_until=0.7)
     requests = [Request(content=(item.prompt,), purpose="draw") for item in FRESH * 2]
     seeds = range(len(requests))
 
@@ -158,6 +161,25 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path):
     assert steps[0] == steps[1] and len(steps[0]) == 4
 
 
+def test_a_killed_run_of_finished_pictures_goes_on_to_the_same_weights(tmp_path: Path):
+    config = replace(CONFIG, likelihood="matching", noise_until=0.7)
+
+    class Killed(RandomReward):
+        def grade(self, items, images):
+            if items[0] == choose_items(TRAIN, CONFIG, 3)[0]:
+                raise RuntimeError("killed")
+            return super().grade(items, images)
+
+    whole = run(painter().matching(), tmp_path / "whole", config)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(painter().matching(), tmp_path / "parts", config, Killed())
+    with pytest.raises(TrainingError, match="other settings|likelihood"):
+        run(painter(), tmp_path / "parts", replace(CONFIG, noise_until=0.7))
+    again = run(painter().matching(), tmp_path / "parts", config)
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_watched_prompts_are_drawn_as_the_model_draws_afterwards(tmp_path: Path):
     policy, looker = painter(), Looker()
     policy.model.sampling = replace(policy.model.sampling, num_steps=6)  # type: ignore[call-arg]
@@ -173,10 +195,14 @@ def test_watched_prompts_are_drawn_as_the_model_draws_afterwards(tmp_path: Path)
         assert [image.tobytes() for image in shown] == [output.image.tobytes() for output in own]
 
 
-def test_the_command_trains_a_flow_and_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("likelihood", ["path", "matching"])
+def test_the_command_trains_a_flow_and_writes_its_page(
+    likelihood: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     small_model("flow").save_pretrained(tmp_path / "start", {"trained_on": {"plain": "direct"}})
     settings = ("--steps", "1", "--prompts-per-step", "2", "--group-size", "2", "--num-prompts", "30")
-    settings = (*settings, "--num-watched", "8", "--path-steps", "4", "--noise-until", "0.2", "--guided")
+    settings = (*settings, "--num-watched", "8", "--path-steps", "4", "--guided")
+    settings = (*settings, *(("--noise-until", "0.2") if likelihood == "path" else ("--likelihood", likelihood)))
     model = ("--model", f"tiny:{tmp_path / 'start'}", "--grader", "tiny")
     code, _, error = command(capsys, *model, *settings, "--out", str(tmp_path / "run"))
     assert code == 0, error
@@ -197,7 +223,9 @@ def test_a_reward_can_be_checked_on_paths(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"temperature": 0.7}, "draws by a flow; temperature would change nothing"),
+        ({"temperature": 0.7}, "is rewarded along paths; temperature would change nothing"),
+        ({"views": 9}, "is rewarded along paths; views would change nothing"),
+        ({"likelihood": "matching"}, "likelihood is 'matching', and the policy's is 'path'"),
         ({"noise_level": 0.0}, "noise_level 0.0 above 0"),
         ({"noise_until": 0.95}, "the first of 4 ends at time 0.923, below noise_until 0.95"),
     ],

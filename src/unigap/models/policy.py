@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL.Image import Image
 from torch import Tensor, nn
 
 from unigap.models.protocol import Request, Sampling
+
+Likelihood = Literal["tokens", "path", "matching"]
+"""Of a drawing: of its tokens; of the steps with chance that it was drawn by (`unigap.models.sde`); or, in place of a
+likelihood, how well the finished picture is matched (`unigap.models.matching`). The last two are of flows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,22 @@ class PathSampling(Sampling):
         return num
 
 
+@dataclass(frozen=True, kw_only=True)
+class MatchingSampling(Sampling):
+    """How a model that draws by a flow draws what is rewarded when it is the finished picture that is learned from:
+    without chance but for the noise it starts from."""
+
+    num_steps: int = 8
+    num_views: int = 4
+    """Noised views of each picture in which it is to be matched."""
+    guided: bool = False
+    """Whether the model's own guidance is on while it draws; it is never on in the views."""
+
+    def __post_init__(self) -> None:
+        if min(self.num_steps, self.num_views) < 1:
+            raise ValueError(f"num_steps {self.num_steps} and num_views {self.num_views} must be at least 1")
+
+
 class Drawing(Protocol):
     """A drawing as a policy sampled it, with what it takes to find its probability again."""
 
@@ -58,7 +78,7 @@ class Drawing(Protocol):
     @property
     def log_p(self) -> np.ndarray:
         """Of each drawn token when it was drawn, (T,) float32, in nats, under the sampling settings; or of each step
-        with chance of a path, in nats a value."""
+        with chance of a path, or each view of a picture, in nats a value."""
         ...
 
 
@@ -71,9 +91,10 @@ class Likelihoods(NamedTuple):
     log_p: Tensor
     """(N, T), as `Drawing.log_p`."""
     entropy: Tensor | None = None
-    """(N, T) of drawn tokens, in nats. That of a path's steps is fixed by the noise level: None."""
+    """(N, T) of drawn tokens, in nats. That of a path's steps is fixed by the noise level: None, as of views."""
     means: Tensor | None = None
-    """(N, T, ...) expected outcomes of a path's steps in standard deviations of the step; None of tokens."""
+    """(N, T, ...) expected outcomes of a path's steps, in their standard deviations, or errors in a picture's views.
+    None of tokens."""
 
 
 class Policy(Protocol[D]):
@@ -81,8 +102,8 @@ class Policy(Protocol[D]):
 
     model: Any
     """The model that draws: its weights are the policy's, at any time."""
-    by_flow: bool
-    """What it draws are paths, sampled with `PathSampling`; else tokens."""
+    likelihood: Likelihood
+    """Paths are sampled with `PathSampling`, pictures to be matched with `MatchingSampling`."""
 
     def sample(self, requests: Sequence[Request], *, sampling: Any, seeds: Sequence[int]) -> list[D]:
         """One drawing a request; each depends on its own seed alone."""

@@ -23,7 +23,7 @@ from unigap.disk import hash64, write_files
 from unigap.environment import describe_environment
 from unigap.errors import TrainingError, UnknownNameError
 from unigap.items import Item
-from unigap.models.policy import D, Drawing, PathSampling, Policy
+from unigap.models.policy import D, Drawing, Likelihood, MatchingSampling, PathSampling, Policy
 from unigap.models.protocol import Request, Sampling
 from unigap.progress import show_progress
 from unigap.train.checkpoint import load_checkpoint, save_checkpoint, write_folder
@@ -79,12 +79,17 @@ class GvuConfig:
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     """Of sampling; for a model that draws tokens."""
+    likelihood: Literal["path", "matching"] = "path"
+    """Of a model that draws by a flow: what becomes likelier. path: the steps with chance that a drawing took
+    (Flow-GRPO); matching: the finished picture, by its flow-matching error (advantage-weighted matching)."""
     path_steps: int = 8
     """Of a model that draws by a flow, steps of a rewarded drawing: fewer than it draws with later."""
     noise_level: float = 0.7
     """Of such a model: how much chance there is in a rewarded drawing's steps (docs/heads.md eq. 6)."""
     noise_until: float = 0.7
     """Of such a model: time, from 1 (noise) to 0, at which chance ends; never later than before the last step."""
+    views: int = 4
+    """Of such a model, with likelihood matching: noised views of each picture."""
     guided: bool = False
     """Of such a model: whether rewarded drawings have its guidance, at twice the cost."""
     seed: int = 0
@@ -127,17 +132,27 @@ class GvuConfig:
         Raises:
             ValueError: A setting has no meaning for this policy, or leaves nothing to chance.
         """
-        unused = ("temperature",) if policy.by_flow else FLOW_ONLY
+        kind = policy.likelihood
+        if kind != "tokens" and kind != self.likelihood:
+            raise ValueError(f"likelihood is {self.likelihood!r}, and the policy's is {kind!r}")
+        unused = UNUSED[kind]
         if given := [name for name in unused if getattr(self, name) != getattr(GvuConfig, name)]:
-            kind = "by a flow" if policy.by_flow else "tokens"
-            raise ValueError(f"{policy.model.name} draws {kind}; {', '.join(given)} would change nothing")
-        if not policy.by_flow:
+            how = {"tokens": "draws tokens", "path": "is rewarded along paths", "matching": "matches finished pictures"}
+            raise ValueError(f"{policy.model.name} {how[kind]}; {', '.join(given)} would change nothing")
+        if kind == "tokens":
             return Sampling(image_temperature=self.temperature)
+        if kind == "matching":
+            return MatchingSampling(num_steps=self.path_steps, num_views=self.views, guided=self.guided)
         level, until = self.noise_level, self.noise_until
         return PathSampling(num_steps=self.path_steps, noise_level=level, noise_until=until, guided=self.guided)
 
 
-FLOW_ONLY = ("path_steps", "noise_level", "noise_until", "guided")
+UNUSED: dict[Likelihood, tuple[str, ...]] = {
+    "tokens": ("likelihood", "path_steps", "noise_level", "noise_until", "views", "guided"),
+    "path": ("temperature", "views"),
+    "matching": ("temperature", "noise_level", "noise_until"),
+}
+"""Settings that mean nothing to a policy."""
 RESULT_FREE = ("monitor_every", "alarm", "patience", "checkpoint_every", "track", "tolerance", "drawings_per_pass")
 """Settings that may be changed when a run goes on."""
 

@@ -125,7 +125,10 @@ def load_policy(config: GvuRun) -> Policy[Any]:
             f"model {config.model!r} does not say how likely its drawings are, which GRPO needs; models that do (with "
             f"`policy`, unigap.models.policy): {', '.join(models_where(lambda kind: hasattr(kind, 'policy')))}"
         )
-    return model.policy()  # type: ignore[attr-defined]
+    policy = model.policy()  # type: ignore[attr-defined]
+    if config.likelihood == "matching" and policy.likelihood == "path":
+        return policy.matching()
+    return policy
 
 
 def find_reward(config: GvuRun, policy: Policy[Any], items: Sequence[Item]) -> Reward:

@@ -97,7 +97,7 @@ class Learner(Generic[D]):
 
     def _backward(self, one: "_Pass", num_drawn: int, items_P: Sequence[Item], step: int, *, first: bool) -> "_Said":
         """Add the gradient of one pass, weighed by its share of the rollout's `num_drawn` drawings."""
-        config, by_flow = self._config, self._policy.by_flow
+        config, by_flow = self._config, self._policy.likelihood != "tokens"
         said = Likelihoods(*self._module(one.batch))
         log_p_NT, metrics = said.log_p.detach(), {}
         if first:

@@ -106,7 +106,7 @@ class Watch(Generic[D]):
         Raises:
             TrainingError: A drawing is none.
         """
-        if not self._policy.by_flow:
+        if self._policy.likelihood == "tokens":
             return [one.image for one in self._policy.sample(requests, sampling=self._sampling, seeds=seeds)]
         model, images = self._policy.model, []
         for start in range(0, len(requests), model.batch_size):

@@ -25,7 +25,15 @@ from unigap.models.bagel.model import BagelModel
 from unigap.models.bagel.network import Bagel
 from unigap.models.bagel.reading import Reading
 from unigap.models.bagel.settings import BagelSampling, Guidance
-from unigap.models.policy import Likelihoods, PathSampling
+from unigap.models.matching import (
+    Finished,
+    MatchDrawn,
+    MatchingPolicy,
+    matching_likelihoods,
+    noised_views,
+    stack_views,
+)
+from unigap.models.policy import Likelihood, Likelihoods, MatchingSampling, PathSampling
 from unigap.models.protocol import Request
 from unigap.models.sde import PathDrawn, path_likelihoods, step_log_p, step_mean, step_std
 
@@ -36,10 +44,14 @@ Texts = tuple[tuple[int, ...], ...]
 class BagelPolicy:
     """See `unigap.models.policy.Policy`; size, schedule and guidance are those of the model's own sampling."""
 
-    by_flow = True
+    likelihood: Likelihood = "path"
 
     def __init__(self, model: BagelModel) -> None:
         self.model = model
+
+    def matching(self) -> "BagelMatching":
+        """The same model as a policy whose finished pictures are learned from."""
+        return BagelMatching(self.model)
 
     def sample(self, requests: Sequence[Request], *, sampling: PathSampling, seeds: Sequence[int]) -> list[PathDrawn]:
         """Each starts from the noise that `BagelModel.draw` starts from with the same seed.
@@ -54,17 +66,8 @@ class BagelPolicy:
         return drawn
 
     def _sample(self, requests: Sequence[Request], sampling: PathSampling, seeds: Sequence[int]) -> list[PathDrawn]:
-        model, settings = self.model, self._settings(sampling)
-        reader, canvases = Reader(model.checkpoint), []
-        for request, seed in zip(requests, seeds, strict=True):
-            reading = Reading(reader, settings, draws=True, seed=seed)
-            reading.add(request.content, request.think_prompt)
-            if reading.num_pictures:
-                raise ValueError("a request shows a picture; BAGEL is rewarded for drawings from text alone")
-            if request.thought is not None:
-                reading.add_thought(model.tokenizer.encode(request.thought))
-            canvases.append(make_canvas(model.checkpoint, reading.contexts, settings, seed))
-        reader.read()
+        model = self.model
+        reader, canvases = read_canvases(model, requests, settings_of(model, sampling), seeds)
         walk = _Walk(canvases, seeds, sampling, self._times(sampling), model.bagel.device)
         images = develop(model.checkpoint, draw(model.checkpoint, canvases, advance=walk.advance))
         drawn = []
@@ -72,20 +75,14 @@ class BagelPolicy:
             if image is None:
                 raise TrainingError(f"latents of a drawing of {model.name} are not finite; nothing was updated")
             branches = BRANCHES if sampling.guided else BRANCHES[:1]
-            context = tuple(_texts(reader, getattr(canvas.contexts, name)) for name in branches)
+            context = tuple(texts_of(reader, getattr(canvas.contexts, name)) for name in branches)
             drawn.append(PathDrawn(context, torch.stack(states), np.array(log_p, np.float32), image))
         return drawn
-
-    def _settings(self, sampling: PathSampling) -> BagelSampling:
-        own = self.model.sampling
-        guidance = own.guidance if sampling.guided else replace(own.guidance, cfg_text_scale=1.0, cfg_img_scale=1.0)
-        num_points = sampling.num_steps + own.steps_between_points
-        return replace(own, num_timesteps=num_points, guidance=guidance)
 
     def collate(self, drawn: Sequence[PathDrawn]) -> dict[str, Tensor]:
         """Texts and steps side by side, a sample for each drawing and branch; and the states (N, S + 1, L, W)."""
         states = torch.stack([one.states for one in drawn])
-        packed = _Packing(self.model, num_steps=states.shape[1] - 1, num_latents=states.shape[2])
+        packed = Packing(self.model, num_steps=states.shape[1] - 1, num_latents=states.shape[2])
         for one in drawn:
             for texts in one.context:
                 packed.add(texts)
@@ -94,7 +91,7 @@ class BagelPolicy:
     def module(self, sampling: PathSampling) -> "BagelPathLogP":
         """What gives log-probabilities of given paths, with a gradient."""
         times = self._times(sampling)
-        return BagelPathLogP(self.model.bagel, times, sampling.noise_level, self._settings(sampling).guidance)
+        return BagelPathLogP(self.model.bagel, times, sampling.noise_level, settings_of(self.model, sampling).guidance)
 
     def _times(self, sampling: PathSampling) -> list[float]:
         """From 1, as far as steps have chance in them."""
@@ -131,12 +128,41 @@ class _Walk:
         return x_LW
 
 
-def _texts(reader: Reader, context: Chunk) -> Texts:
+def settings_of(model: BagelModel, sampling: PathSampling | MatchingSampling) -> BagelSampling:
+    """The model's own settings, with the steps of rewarded drawings, and their guidance or none."""
+    own = model.sampling
+    guidance = own.guidance if sampling.guided else replace(own.guidance, cfg_text_scale=1.0, cfg_img_scale=1.0)
+    return replace(own, num_timesteps=sampling.num_steps + own.steps_between_points, guidance=guidance)
+
+
+def read_canvases(
+    model: BagelModel, requests: Sequence[Request], settings: BagelSampling, seeds: Sequence[int]
+) -> tuple[Reader, list[Canvas]]:
+    """Requests read, each with the noise that a drawing of its seed starts from.
+
+    Raises:
+        ValueError: A request shows a picture.
+    """
+    reader, canvases = Reader(model.checkpoint), []
+    for request, seed in zip(requests, seeds, strict=True):
+        reading = Reading(reader, settings, draws=True, seed=seed)
+        reading.add(request.content, request.think_prompt)
+        if reading.num_pictures:
+            raise ValueError("a request shows a picture; BAGEL is rewarded for drawings from text alone")
+        if request.thought is not None:
+            reading.add_thought(model.tokenizer.encode(request.thought))
+        canvases.append(make_canvas(model.checkpoint, reading.contexts, settings, seed))
+    reader.read()
+    return reader, canvases
+
+
+def texts_of(reader: Reader, context: Chunk) -> Texts:
+    """The texts that a context was read from."""
     contents = [reader.contents[chunk] for chunk in context.chain()]
     return tuple(content for content in contents if not isinstance(content, Picture))
 
 
-class _Packing:
+class Packing:
     """Samples side by side: the texts of a context, and behind them, at one position, the picture at every step."""
 
     def __init__(self, model: BagelModel, *, num_steps: int, num_latents: int) -> None:
@@ -189,21 +215,12 @@ class BagelPathLogP(nn.Module):
         self.times, self.level, self.guidance = times, level, guidance
 
     def forward(self, batch: dict[str, Tensor]) -> Likelihoods:
-        bagel, states = self.bagel, batch["states"]
+        states = batch["states"]
         num, length, (num_latents, width) = len(states), states.shape[1] - 1, states.shape[2:]
         num_branches = len(batch["latent_at"]) // (num * length * num_latents)
         x_NGSLW = states[:, None, :-1].expand(num, num_branches, length, num_latents, width)
-        t_S = torch.tensor(self.times[:length], device=states.device)
-        t_T = t_S.repeat_interleave(num_latents).repeat(num * num_branches)
-        latents = bagel.embed_latents(
-            x_NGSLW.reshape(-1, width), batch["latent_ids"].repeat(len(t_T) // num_latents), t_T
-        )
-        places_T = torch.cat((batch["text_at"], batch["latent_at"]))
-        x_TD = torch.cat((bagel.embed_text(batch["text_ids"]), latents))[torch.argsort(places_T)]
-        gen_T = torch.zeros(len(x_TD), dtype=torch.bool, device=x_TD.device)
-        gen_T[batch["latent_at"]] = True
-        hidden_TD = bagel.decode(x_TD, gen_T, batch["positions"], Isolated(batch["splits"]))
-        v_NGSLW = bagel.velocity(hidden_TD[batch["latent_at"]]).view_as(x_NGSLW)
+        t_NGS = torch.tensor(self.times[:length], device=states.device).expand(num, num_branches, length)
+        v_NGSLW = velocities(self.bagel, batch, x_NGSLW, t_NGS)
         v_NSLW = torch.stack([self._guide(v_NGSLW[:, :, s], t) for s, t in enumerate(self.times[:length])], dim=1)
         return path_likelihoods(v_NSLW, states, self.times, self.level)
 
@@ -215,3 +232,68 @@ class BagelPathLogP(nn.Module):
             return v_NGLW[:, 0]
         v_text = v_NGLW[:, 1] if g.cfg_text_scale > 1 else None
         return guide(v_NGLW[:, 0], v_text, v_NGLW[:, 2] if g.cfg_img_scale > 1 else None, g)
+
+
+def velocities(bagel: Bagel, batch: dict[str, Tensor], x_NGSLW: Tensor, t_NGS: Tensor) -> Tensor:
+    """Of noised latents at their times, (N, G, S, L, W), in one packed pass behind the texts of `Packing`."""
+    num_latents, width = x_NGSLW.shape[3:]
+    t_T = t_NGS.reshape(-1).repeat_interleave(num_latents)
+    ids_T = batch["latent_ids"].repeat(t_NGS.numel())
+    latents = bagel.embed_latents(x_NGSLW.reshape(-1, width), ids_T, t_T)
+    places_T = torch.cat((batch["text_at"], batch["latent_at"]))
+    x_TD = torch.cat((bagel.embed_text(batch["text_ids"]), latents))[torch.argsort(places_T)]
+    gen_T = torch.zeros(len(x_TD), dtype=torch.bool, device=x_TD.device)
+    gen_T[batch["latent_at"]] = True
+    hidden_TD = bagel.decode(x_TD, gen_T, batch["positions"], Isolated(batch["splits"]))
+    return bagel.velocity(hidden_TD[batch["latent_at"]]).view_as(x_NGSLW)
+
+
+# ---- finished pictures -----------------------------------------------------------------------------------------------
+
+
+class BagelMatching(MatchingPolicy):
+    """See `unigap.models.matching`; size and schedule of drawings are those of the model's own sampling."""
+
+    model: BagelModel
+
+    def draw(self, requests: Sequence[Request], sampling: MatchingSampling, seeds: Sequence[int]) -> list[Finished]:
+        reader, canvases = read_canvases(self.model, requests, settings_of(self.model, sampling), seeds)
+        last: dict[int, Tensor] = {}
+        images = develop(
+            self.model.checkpoint,
+            draw(self.model.checkpoint, canvases, watch=lambda step: last.update({step.canvas: step.x})),
+        )
+        found = []
+        for index, (canvas, image) in enumerate(zip(canvases, images, strict=True)):
+            if image is None:
+                raise TrainingError(f"latents of a drawing of {self.model.name} are not finite; nothing was updated")
+            found.append(Finished(texts_of(reader, canvas.contexts.gen), last[index].float(), image))
+        return found
+
+    def times(self, normal_S: Tensor) -> Tensor:
+        shift, t_S = self.model.bagel.config.timestep_shift, normal_S.sigmoid()
+        return shift * t_S / (1 + (shift - 1) * t_S)
+
+    def collate(self, drawn: Sequence[MatchDrawn]) -> dict[str, Tensor]:
+        """Texts and views side by side; clean and noise of latents (N, L, W) and (N, S, L, W)."""
+        views = stack_views(drawn)
+        packed = Packing(self.model, num_steps=views["noise"].shape[1], num_latents=views["clean"].shape[1])
+        for one in drawn:
+            packed.add(one.context)
+        return packed.tensors(views["clean"].device) | views
+
+    def module(self, sampling: MatchingSampling) -> "BagelMatchLogP":
+        return BagelMatchLogP(self.model.bagel)
+
+
+class BagelMatchLogP(nn.Module):
+    """Batch of `BagelMatching.collate` to `Likelihoods`."""
+
+    def __init__(self, bagel: Bagel) -> None:
+        super().__init__()
+        self.bagel = bagel
+
+    def forward(self, batch: dict[str, Tensor]) -> Likelihoods:
+        x_NSLW, true_NSLW = noised_views(batch)
+        v_NGSLW = velocities(self.bagel, batch, x_NSLW[:, None], batch["times"][:, None])
+        return matching_likelihoods(v_NGSLW[:, 0] - true_NSLW)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unigap.models.hf.image_tokens import CodeLogP, Context, collate
 from unigap.models.hf.unified import UnifiedModel
+from unigap.models.policy import Likelihood
 from unigap.models.protocol import Request, Sampling
 
 
@@ -28,7 +29,7 @@ class Drawn:
 class ImageTokenPolicy:
     """See `unigap.models.policy.Policy`."""
 
-    by_flow = False
+    likelihood: Likelihood = "tokens"
 
     def __init__(self, model: UnifiedModel) -> None:
         self.model = model

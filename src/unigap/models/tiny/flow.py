@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unigap.models.tiny.pictures import TOKENS_PER_PICTURE, Codebook, from_patches
+from unigap.models.tiny.pictures import TOKENS_PER_PICTURE, Codebook, from_patches, to_patches
 from unigap.scenes.render import CELL_PX
 from unigap.scenes.vocabulary import NUM_CELLS
 
@@ -84,6 +84,11 @@ def to_latents(codebook: Codebook, codes_NT: np.ndarray) -> np.ndarray:
     """Pictures of N x 18 codes as (N, C, W) float32 in [-1, 1]."""
     patches = codebook.patches[codes_NT]
     return patches.reshape(-1, NUM_CELLS, CELL_VALUES).astype(np.float32) / 127.5 - 1
+
+
+def latents_of(pixels_NHW3: np.ndarray) -> np.ndarray:
+    """Pictures (N, 24, 24, 3) uint8, of any colors, as (N, C, W) float32 in [-1, 1]."""
+    return to_patches(pixels_NHW3).reshape(-1, NUM_CELLS, CELL_VALUES).astype(np.float32) / 127.5 - 1
 
 
 def to_pixels(codebook: Codebook, latents_NCW: np.ndarray) -> np.ndarray:

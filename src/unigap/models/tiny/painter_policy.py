@@ -6,6 +6,7 @@ Shape suffixes: N drawings, S steps with chance, C = 9 cells, W = 192 numbers of
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,11 +14,27 @@ from PIL.Image import fromarray
 from torch import Tensor, nn
 
 from unigap.errors import TrainingError
-from unigap.models.policy import Likelihoods, PathSampling
+from unigap.models.matching import (
+    Finished,
+    MatchDrawn,
+    MatchingPolicy,
+    matching_likelihoods,
+    noised_views,
+    stack_views,
+)
+from unigap.models.policy import Likelihood, Likelihoods, MatchingSampling, PathSampling
 from unigap.models.protocol import Request
 from unigap.models.sde import PathDrawn, path_likelihoods, sample_path
 from unigap.models.tiny import tokenizer as tok
-from unigap.models.tiny.flow import CELL_VALUES, schedule, to_pixels, velocity
+from unigap.models.tiny.flow import (
+    CELL_VALUES,
+    LEAST_TIME,
+    latents_of,
+    schedule,
+    to_pixels,
+    training_times,
+    velocity,
+)
 from unigap.models.tiny.model import TinyModel
 from unigap.models.tiny.network import Network
 from unigap.models.tiny.painter import Painter, PainterSampling
@@ -29,10 +46,14 @@ from unigap.scenes.vocabulary import NUM_CELLS
 class PainterPolicy:
     """See `unigap.models.policy.Policy`; schedule and guidance are those of the model's own sampling."""
 
-    by_flow = True
+    likelihood: Likelihood = "path"
 
     def __init__(self, model: TinyModel) -> None:
         self.model = model
+
+    def matching(self) -> "PainterMatching":
+        """The same model as a policy whose finished pictures are learned from."""
+        return PainterMatching(self.model)
 
     @torch.no_grad()
     def sample(self, requests: Sequence[Request], *, sampling: PathSampling, seeds: Sequence[int]) -> list[PathDrawn]:
@@ -116,6 +137,60 @@ class PathLogP(nn.Module):
         both = context.both() if self.scale != 1 else context
         v_PCW = velocity(x_PCW, self.painter.clean(x_PCW, t_P, both, self.scale), t_P[:, None, None])
         return path_likelihoods(v_PCW.unflatten(0, shape), states, self.times, self.level)
+
+
+class PainterMatching(MatchingPolicy):
+    """See `unigap.models.matching`; what is learned from are a drawing's pixels, which the reward saw."""
+
+    model: TinyModel
+
+    def draw(self, requests: Sequence[Request], sampling: MatchingSampling, seeds: Sequence[int]) -> list[Finished]:
+        own = self.model.sampling
+        assert isinstance(own, PainterSampling)
+        scale = own.cfg_text_scale if sampling.guided else 1.0
+        settings = replace(own, num_steps=sampling.num_steps, cfg_text_scale=scale)
+        found = []
+        for request, output in zip(requests, self.model.draw(requests, sampling=settings, seeds=seeds), strict=True):
+            if output.image is None:
+                raise TrainingError(f"{self.model.name} drew nothing: {output.detail}; nothing was updated")
+            clean_CW = torch.from_numpy(latents_of(np.asarray(output.image)[None])[0])
+            found.append(
+                Finished(
+                    self.model.encode(request, tok.DRAW)[0], clean_CW.to(self.model.network.cos.device), output.image
+                )
+            )
+        return found
+
+    def times(self, normal_S: Tensor) -> Tensor:
+        return training_times(normal_S)
+
+    def collate(self, drawn: Sequence[MatchDrawn]) -> dict[str, Tensor]:
+        """Prompts, and the views of the pictures."""
+        network, painter = self.model.network, self.model.painter
+        assert painter is not None
+        ids_NT, lengths_N = pad_prompts(network, painter, [one.context for one in drawn])
+        return {"ids": ids_NT, "lengths": lengths_N, **stack_views(drawn)}
+
+    def module(self, sampling: MatchingSampling) -> "MatchLogP":
+        assert self.model.painter is not None
+        return MatchLogP(self.model.network, self.model.painter)
+
+
+class MatchLogP(nn.Module):
+    """Batch of `PainterMatching.collate` to `Likelihoods`; errors are weighed by time as in training."""
+
+    def __init__(self, network: Network, painter: Painter) -> None:
+        super().__init__()
+        self.network = network
+        self.painter = painter
+
+    def forward(self, batch: dict[str, Tensor]) -> Likelihoods:
+        x_NSCW, _ = noised_views(batch)
+        t_NS = batch["times"]
+        context = read(self.network, self.painter, batch["ids"], batch["lengths"], num=t_NS.shape[1])
+        clean_PCW = self.painter.clean(x_NSCW.flatten(0, 1), t_NS.flatten(), context, 1.0)
+        errors_NSCW = batch["clean"][:, None] - clean_PCW.view_as(x_NSCW)
+        return matching_likelihoods(errors_NSCW / t_NS.clamp(min=LEAST_TIME)[..., None, None])
 
 
 def path_noise(seeds: Sequence[int], num: int) -> list[Tensor]:

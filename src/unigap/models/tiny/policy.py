@@ -8,6 +8,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from unigap.models.policy import Likelihood
 from unigap.models.protocol import Request, Sampling
 from unigap.models.sampling import choose
 from unigap.models.tiny import tokenizer as tok
@@ -32,7 +33,7 @@ class Drawn:
 class TinyPolicy:
     """See `unigap.models.policy.Policy`."""
 
-    by_flow = False
+    likelihood: Likelihood = "tokens"
 
     def __init__(self, model: TinyModel) -> None:
         self.model = model
