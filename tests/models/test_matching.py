@@ -1,4 +1,4 @@
-"""Finished pictures in place of paths: views are kept, sampler and trainer agree, and what is matched is the picture."""
+"""Finished pictures in place of paths: views are kept, sampler and trainer agree, what is matched is the picture."""
 
 from dataclasses import replace
 from typing import Any

@@ -91,8 +91,8 @@ def test_rewarded_drawings_become_likelier_with_chance_and_without(head: Kind, l
     before = darkness()
     run(policy, tmp_path, config, Dark())
     after, log = darkness(), lines(tmp_path / "log.jsonl")
-    # Drawings of one prompt differ by less than .01 at first.
-    assert log[0]["reward_spread"] < 0.01 and min(after[0] - before[0], after[1] - before[1]) > 0.015
+    # Drawings of one prompt differ by about .01 at first.
+    assert log[0]["reward_spread"] < 0.015 and min(after[0] - before[0], after[1] - before[1]) > 0.015
     assert max(line["sampler_apart"] for line in log) < 1e-5 and log[0]["kl"] == 0 < log[-1]["kl"]
     assert log[0]["largest_ratio"] == 1 and "entropy" not in log[0]
 
