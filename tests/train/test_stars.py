@@ -41,16 +41,21 @@ def small(out: Path, **changes: Any) -> StarsConfig:
 # ---- the model, prompts and settings ---------------------------------------------------------------------------------
 
 
-def test_layers_on_top_change_nothing_until_they_are_trained():
+@pytest.mark.parametrize("after", [None, 0, 2, 6])
+def test_layers_that_are_added_change_nothing_until_they_are_trained(after: int | None):
     tiny = TinyModel.from_pretrained()
     deep = TinyModel(tiny.network, tiny.tokenizer, tiny.codebook, sha256=tiny.sha256, card=tiny.card)
-    deepen(deep, 2)
+    deepen(deep, 2, after)
     assert (tiny.network.config.num_layers, deep.network.config.num_layers) == (6, 8)
+    born = [i for i, block in enumerate(deep.network.blocks) if not block.out.weight.any()]  # type: ignore[union-attr]
+    assert born == ([6, 7] if after is None else [after, after + 1])
     requests = [Request(content=(f"Draw {n} cups.",)) for n in (2, 3)]
     ours, theirs = (model.draw(requests, sampling=tiny.sampling, seeds=[1, 2]) for model in (deep, tiny))
     assert [a.image.tobytes() for a in ours if a.image] == [b.image.tobytes() for b in theirs if b.image]
     with pytest.raises(CannotAskError, match="only the embedded model"):
         deepen(FakeModel(), 2)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="after layer 7: tiny has 6"):
+        deepen(tiny, 2, 7)
 
 
 def test_prompts_are_of_the_training_split_and_no_prompt_comes_in_two_rounds(tmp_path: Path):
@@ -77,6 +82,7 @@ def test_a_family_with_too_few_prompts_is_refused_with_the_number(tmp_path: Path
         ({"text_first": 1.0}, r"replay and text_first must be in \[0, 1\)"),
         ({"partial": 1.5}, r"partial in \[0, 1\]"),
         ({"units": 0}, "at least 1"),
+        ({"add_after": 2}, "add_after 2 must be at least 0, and add_layers say how many"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], message: str):

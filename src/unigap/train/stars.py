@@ -85,7 +85,9 @@ class StarsConfig(TrainConfig):
     """Share of the steps, at the start, in which the same prompts' questions are answered in text at once: what the
     model said after a thought, where the judge accepted it. The pictures come after; in [0, 1)."""
     add_layers: int = 0
-    """Layers put on top of the embedded model before the first round; they change nothing until they are trained."""
+    """Layers added to the embedded model before the first round; they change nothing until they are trained."""
+    add_after: int | None = None
+    """Behind which of its layers these come (0: before all); None puts them on top."""
     replay: float = 0.35
     """Share of each step that is the embedded model's pretraining mixture, against forgetting; in [0, 1)."""
     score_units: int = 300
@@ -122,6 +124,8 @@ class StarsConfig(TrainConfig):
                 "replay and text_first must be in [0, 1) and partial in [0, 1]; "
                 f"got {self.replay}, {self.text_first} and {self.partial}"
             )
+        if self.add_after is not None and (self.add_after < 0 or not self.add_layers):
+            raise ValueError(f"add_after {self.add_after} must be at least 0, and add_layers say how many")
         for family in (*self.families, *self.score_families):
             find_family(family)
 
@@ -175,7 +179,7 @@ def run(config: StarsConfig) -> Path:
             source = replay(cast(TinyModel, model), seed=config.seed + number - 1)
             parts["replay"] = Part(source, config.replay if parts else 1.0)
         if number == 1 and config.add_layers:
-            deepen(cast(TinyModel, model), config.add_layers)
+            deepen(cast(TinyModel, model), config.add_layers, config.add_after)
         path = train(
             model,
             parts,
@@ -318,16 +322,31 @@ def read_tallies(config: StarsConfig) -> dict[tuple[int, str], Tally]:
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 
-def deepen(model: TinyModel, num_layers: int) -> None:
-    """Put layers on top of the embedded model; with the zero output projections of birth, they change nothing yet."""
+def deepen(model: TinyModel, num_layers: int, after: int | None = None) -> None:
+    """Add layers to the embedded model; with the zero output projections of birth, they change nothing yet.
+
+    Args:
+        after: How many of its own layers stay before them; None: all.
+
+    Raises:
+        CannotAskError: The model has no layers to which others can be added.
+        ValueError: It has fewer layers than `after`.
+    """
     if not isinstance(model, TinyModel):
         raise CannotAskError(f"{model.name} cannot be given more layers here; only the embedded model can")
     if model.painter is not None:
         raise CannotAskError(f"{model.name} cannot be given more layers: its painter is of the trunk's shape")
     old = model.network
-    config = replace(old.config, num_layers=old.config.num_layers + num_layers)
+    own = old.config.num_layers
+    after = own if after is None else after
+    if not 0 <= after <= own:
+        raise ValueError(f"layers cannot be added after layer {after}: {model.name} has {own}")
     torch.manual_seed(0)
-    network = Network(config)
-    missing, unexpected = network.load_state_dict(old.state_dict(), strict=False)
-    assert not unexpected and all(int(name.split(".")[1]) >= old.config.num_layers for name in missing)
+    network = Network(replace(old.config, num_layers=own + num_layers))
+    kept = [network.blocks[place if place < after else place + num_layers] for place in range(own)]
+    for block, theirs in zip(kept, old.blocks, strict=True):
+        block.load_state_dict(theirs.state_dict())
+    outside = {name: value for name, value in old.state_dict().items() if not name.startswith("blocks.")}
+    missing, unexpected = network.load_state_dict(outside, strict=False)
+    assert not unexpected and all(name.startswith("blocks.") for name in missing)
     model.network = network.to(old.embed.weight.device).eval()
