@@ -14,7 +14,7 @@ from tests.models.tiny.test_heads import HEADS, small_model
 from tests.train.small_bagel import small_bagel
 from tests.train.test_gvu import FRESH, TRAIN, command, lines
 
-from unigap.errors import TrainingError
+from unigap.errors import TrainingError, UnknownNameError
 from unigap.judges.exact import ExactJudge
 from unigap.models.bagel.model import BagelModel
 from unigap.models.policy import Likelihoods, PathSampling, Policy
@@ -233,6 +233,11 @@ def test_a_reward_can_be_checked_on_paths(tmp_path: Path, capsys: pytest.Capture
 def test_settings_that_leave_nothing_to_chance_or_mean_nothing_are_refused(changes: dict, words: str, tmp_path: Path):
     with pytest.raises(ValueError, match=words):
         run(painter(), tmp_path, replace(CONFIG, **changes))
+
+
+def test_a_likelihood_that_is_not_known_is_refused():
+    with pytest.raises(UnknownNameError, match="likelihood 'exact'"):
+        replace(CONFIG, likelihood="exact")
 
 
 def test_settings_of_a_flow_mean_nothing_to_a_model_that_draws_tokens(tmp_path: Path):

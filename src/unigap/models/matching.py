@@ -13,6 +13,7 @@ two networks is half the mean square between what they expect (eq. 9).
 Shape suffixes: N pictures, S views of each; a picture is (...) of any shape.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,8 +66,8 @@ def matching_likelihoods(errors: Tensor) -> Likelihoods:
     return Likelihoods(-0.5 * errors.flatten(2).square().mean(dim=2), means=errors)
 
 
-class MatchingPolicy:
-    """What is alike in policies of finished pictures; a model adds the four methods that raise here."""
+class MatchingPolicy(ABC):
+    """What is alike in policies of finished pictures; a model adds the abstract methods."""
 
     likelihood: Likelihood = "matching"
 
@@ -102,21 +103,21 @@ class MatchingPolicy:
         noise = torch.from_numpy(random.standard_normal((num, *picture.clean.shape))).float()
         return MatchDrawn(picture, times.to(picture.clean.device), noise.to(picture.clean.device), np.zeros(num))
 
+    @abstractmethod
     def draw(self, requests: Sequence[Request], sampling: MatchingSampling, seeds: Sequence[int]) -> list[Finished]:
         """The drawings, without views."""
-        raise NotImplementedError
 
+    @abstractmethod
     def times(self, normal_S: Tensor) -> Tensor:
         """Times of views (S,) from standard normal draws: those of the model's own training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collate(self, drawn: Sequence[MatchDrawn]) -> dict[str, Tensor]:
         """See `unigap.models.policy.Policy`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def module(self, sampling: MatchingSampling) -> nn.Module:
         """See `unigap.models.policy.Policy`."""
-        raise NotImplementedError
 
 
 def stack_views(drawn: Sequence[MatchDrawn]) -> dict[str, Tensor]:

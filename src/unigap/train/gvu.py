@@ -38,6 +38,7 @@ from unigap.train.trained import Adapters, list_names
 
 Advantage = Literal["centered", "standardized", "leave_one_out", "by_token"]
 Alarm = Literal["stop", "warn"]
+FlowLikelihood = Literal["path", "matching"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class GvuConfig:
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     """Of sampling; for a model that draws tokens."""
-    likelihood: Literal["path", "matching"] = "path"
+    likelihood: FlowLikelihood = "path"
     """Of a model that draws by a flow: what becomes likelier. path: the steps with chance that a drawing took
     (Flow-GRPO); matching: the finished picture, by its flow-matching error (advantage-weighted matching)."""
     path_steps: int = 8
@@ -108,7 +109,13 @@ class GvuConfig:
     def __post_init__(self) -> None:
         if self.group_size < 2 or min(self.steps, self.prompts_per_step, self.updates_per_rollout) < 1:
             raise ValueError("group_size must be at least 2; steps, prompts_per_step, updates_per_rollout at least 1")
-        for name, kinds in (("advantage", Advantage), ("normalization", Normalization), ("alarm", Alarm)):
+        kinds_of = {
+            "advantage": Advantage,
+            "normalization": Normalization,
+            "alarm": Alarm,
+            "likelihood": FlowLikelihood,
+        }
+        for name, kinds in kinds_of.items():
             if getattr(self, name) not in get_args(kinds):
                 raise UnknownNameError(name, getattr(self, name), get_args(kinds))
         tolerance = 1.0 if self.tolerance is None else self.tolerance

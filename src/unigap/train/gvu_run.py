@@ -127,6 +127,8 @@ def load_policy(config: GvuRun) -> Policy[Any]:
         )
     policy = model.policy()  # type: ignore[attr-defined]
     if config.likelihood == "matching" and policy.likelihood == "path":
+        if not hasattr(policy, "matching"):
+            raise CannotAskError(f"model {config.model!r} draws by a flow, and does not match finished pictures")
         return policy.matching()
     return policy
 
