@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from unigap.evaluate import EvalConfig, evaluate
 from unigap.items import Item, Object
 from unigap.judges.exact import ExactJudge
 from unigap.judging import judge_run
-from unigap.models.protocol import DrawOutput, Request, Sampling
+from unigap.models.protocol import DrawOutput, Request, Sampling, TextOutput
 from unigap.records import Ruling, RunFolder
 from unigap.train.kept import Arm, Choice, Kept, _group, _shuffle, choose, load_kept, save_kept, with_answers
 
@@ -40,6 +41,18 @@ class SamePlace(FakeModel):
 
     def draw(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[DrawOutput]:
         return super().draw(requests, sampling=sampling, seeds=[1] * len(seeds))
+
+
+class Thinker(FakeModel):
+    """Thinks in two steps of the first item, in one of the second."""
+
+    def answer(self, requests: Sequence[Request], *, sampling: Sampling, seeds: Sequence[int]) -> list[TextOutput]:
+        said = super().answer(requests, sampling=sampling, seeds=seeds)
+        steps = ("9 - 5 = 4\n4 + 1 = 5", "7 means cup\n")
+        return [
+            replace(output, text=f"{step}\n{(output.text or '').splitlines()[1]}")
+            for output, step in zip(said, steps, strict=True)
+        ]
 
 
 def judged(out: Path, judge: ExactJudge, *, model: FakeModel | None = None, samples: int = 1, num_items: int = 10):
@@ -122,6 +135,16 @@ def test_pictures_that_cannot_be_exchanged_stop_the_shuffled_arm(tmp_path: Path)
 
 
 # ---- shuffled answers ------------------------------------------------------------------------------------------------
+
+
+def test_the_results_are_those_of_the_thought_that_the_picture_was_drawn_from(tmp_path: Path):
+    folder = judged(tmp_path / "run", ExactJudge(), model=Thinker(), num_items=2)
+    kept = chosen(folder, "exact")
+    first, second = kept.choices["plain"]
+    assert list(kept.results("plain")) == [["4", "5"], ["cup"]]
+    exchanged = [first._replace(picture_item_id=second.item_id), second._replace(picture_item_id=first.item_id)]
+    shuffled = Kept(folder, {"plain": exchanged}, kept.tallies, oracle=False, seed=0)
+    assert list(shuffled.results("plain")) == [["cup"], ["4", "5"]]
 
 
 def test_shuffling_keeps_prompts_and_pictures_and_breaks_what_joins_them():

@@ -110,7 +110,7 @@ def test_an_edit_by_pictures_reaches_trunk_and_painter_and_is_measured(base: str
 def test_shares_of_cells_do_not_change_which_picture_a_painter_learns_nor_how_much(kind: Kind):
     model = painted(kind)
     example = Example(id="cups", content=("Draw 3 cups.",), image=picture("cup", 3))
-    shared, plain = preparer(model)(example), model.prepare(example)
+    shared, plain = preparer(model)(example, []), model.prepare(example)
     assert shared.targets != plain.targets
     assert picture_codes(shared, model.tokenizer) == picture_codes(plain, model.tokenizer)
     assert model.weigh(shared)[1] == pytest.approx(model.weigh(plain)[1]) == 18

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from unigap.errors import TrainingError, UnknownNameError
-from unigap.models.tiny.learning import Sample, collate, weighted_losses
+from unigap.models.tiny.learning import Sample, collate, losses_of_hidden
 from unigap.models.tiny.model import TinyModel
 from unigap.train.checkpoint import CHECKPOINT
 from unigap.train.data import buckets
@@ -67,7 +67,7 @@ def test_the_loss_weighs_every_alternative_of_a_token():
     alternatives_BTK, weights_BTK = torch.zeros(1, 3, 3, dtype=torch.long), torch.zeros(1, 3, 3)
     # Token 1 may be id 5 (a quarter) or id 9 (three quarters); token 2 is given.
     alternatives_BTK[0, 1, :2], weights_BTK[0, 1, :2] = torch.tensor([5, 9]), torch.tensor([0.25, 0.75])
-    losses_NK, _ = weighted_losses(network, ids_BT, alternatives_BTK, weights_BTK)
+    losses_NK, _ = losses_of_hidden(network, network.hidden(ids_BT[:, :-1]), alternatives_BTK, weights_BTK)
     assert losses_NK.sum().item() == pytest.approx(-(0.25 * logprobs_V[5] + 0.75 * logprobs_V[9]).item(), rel=1e-5)
 
 

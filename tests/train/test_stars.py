@@ -20,12 +20,13 @@ from unigap.errors import CannotAskError, TrainingError
 from unigap.items import Object
 from unigap.judges.exact import ExactJudge
 from unigap.models.protocol import Request
+from unigap.models.tiny.learning import Naming
 from unigap.models.tiny.model import TinyModel
 from unigap.records import RunFolder
 from unigap.scenes import find_family, split_of
 from unigap.train import stars
 from unigap.train.files import read_folder
-from unigap.train.stars import StarsConfig, deepen, fresh_items, run_arms
+from unigap.train.stars import StarsConfig, deepen, fresh_items, name_between, run_arms
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -58,6 +59,28 @@ def test_layers_that_are_added_change_nothing_until_they_are_trained(after: int 
         deepen(tiny, 2, 7)
 
 
+def test_steps_are_named_by_models_that_begin_a_picture_with_a_token_and_have_the_layers():
+    with pytest.raises(ValueError, match="behind layer 7: tiny has 6"):
+        name_between(TinyModel.from_pretrained(), Naming((2, 7), 1.0))
+    with pytest.raises(CannotAskError, match="tiny:flow cannot name steps"):
+        name_between(TinyModel.from_pretrained(Path("flow")), Naming((2,), 1.0))
+
+
+def test_a_run_that_names_steps_learns_from_them_and_says_so_in_the_card(tmp_path: Path, whole: Path):
+    samples = whole / "round-1" / "samples"
+    settings: dict[str, Any] = {"samples_in": samples, "add_layers": 1, "add_after": 2, "steps": 1}
+    runs = {
+        name: stars.run(small(tmp_path / name, **settings, **changes))
+        for name, changes in {"plain": {}, "named": {"name_steps": 6.0, "name_after": (2, 4)}}.items()
+    }
+    plain, named = (TinyModel.from_pretrained(folder) for folder in runs.values())
+    assert named.card["learning"] == {"naming": {"after": [2, 4], "weight": 6.0}} and "learning" not in plain.card
+    assert plain.sha256 != named.sha256
+    logs = [json.loads((folder.parent / "log.jsonl").read_text().splitlines()[0]) for folder in runs.values()]
+    assert logs[0]["loss_image"] == logs[1]["loss_image"]  # the same pictures, before anything was learned
+    assert logs[0]["loss_text"] < logs[1]["loss_text"]  # nothing has been named there before
+
+
 def test_prompts_are_of_the_training_split_and_no_prompt_comes_in_two_rounds(tmp_path: Path):
     first, second = (fresh_items(small(tmp_path, families=("mapping1",), units=30), number) for number in (1, 2))
     assert len({item.prompt for item in first + second}) == len(first) + len(second) == 2 * 2 * 30
@@ -83,6 +106,11 @@ def test_a_family_with_too_few_prompts_is_refused_with_the_number(tmp_path: Path
         ({"partial": 1.5}, r"partial in \[0, 1\]"),
         ({"units": 0}, "at least 1"),
         ({"add_after": 2}, "add_after 2 must be at least 0, and add_layers say how many"),
+        ({"name_steps": 6.0}, "name_steps 6.0 must be at least 0, and above it if name_after is given"),
+        ({"name_after": (4,)}, "name_steps 0.0 must be at least 0, and above it if name_after is given"),
+        ({"name_steps": float("nan"), "name_after": (4,)}, "name_steps nan must be at least 0"),
+        ({"name_steps": 6.0, "name_after": (4, 4)}, r"numbers of layers from 1, increasing; got \[4, 4\]"),
+        ({"name_steps": 6.0, "name_after": (0, 4)}, r"numbers of layers from 1, increasing; got \[0, 4\]"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], message: str):

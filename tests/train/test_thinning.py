@@ -68,7 +68,7 @@ def tiny() -> TinyModel:
 def test_the_embedded_model_learns_a_cell_as_the_share_of_what_is_left(tiny: TinyModel):
     grid = Grid(("cup", None, None, None, None, None, None, None, "cup"))
     example = Example(id="x", content=("Draw 2 cups.",), image=render(grid))
-    plain, row = tiny.prepare(example), preparer(tiny)(example)
+    plain, row = tiny.prepare(example), preparer(tiny)(example, [])
     assert row.ids == plain.ids and row.id == "x"
     (cup, empty), other = sorted(row.targets[-18], key=lambda pair: pair[1]), row.targets[-2:]
     assert (cup[1], empty[1]) == pytest.approx((2 / 9, 7 / 9))  # two cups are left for nine cells
@@ -81,4 +81,4 @@ def test_a_picture_that_is_no_scene_is_learned_as_it_is(tiny: TinyModel):
     image = halves[0].copy()
     image.paste(halves[1].crop((0, 4, 8, 8)), (0, 4))  # the upper half of a cup on the lower half of a ball
     example = Example(id="x", content=("Draw it.",), image=image)
-    assert preparer(tiny)(example) == tiny.prepare(example)
+    assert preparer(tiny)(example, []) == tiny.prepare(example)

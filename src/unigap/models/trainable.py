@@ -91,12 +91,15 @@ class Trainable(Model, Protocol[Row]):
     muon_matrices: str
     """Regular expression for the parameters that the "muon" optimizer takes (matrices inside the network); AdamW has
     the rest."""
-    own_settings: Mapping[str, Any]
-    """What else decides how it learns, for the card; a run is not resumed with others. {} if nothing does."""
     adamw_eps: float
     """Added to the root of AdamW's second moments."""
     loss_kinds: tuple[str, ...]
     """Kinds of what is learned, e.g. ("text", "image"): the order of `weigh` and of the module's sums."""
+
+    @property
+    def own_settings(self) -> Mapping[str, Any]:
+        """What else decides how it learns, for the card; a run is not resumed with others. {} if nothing does."""
+        ...
 
     @classmethod
     def from_pretrained(cls, folder: Path | None = None, *, device: str = "cpu") -> Self: ...

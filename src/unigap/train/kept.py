@@ -121,6 +121,18 @@ class Kept:
                 id=f"{choice.item_id}#{choice.sample}", content=(item.prompt,), thought=thought.thought, image=image
             )
 
+    def results(self, family: str) -> Iterator[list[str]]:
+        """Of the thought that the picture of each example was drawn from, the word that ends each step.
+
+        ["4", "5"] of "9 - 5 = 4", "4 + 1 = 5", "Draw 5 cups."; ["cup"] of "7 means cup", "Draw 1 cup.".
+        """
+        records = self.folder.records()
+        for choice in self.choices[family]:
+            drawn = records.get(Key(choice.picture_item_id, "generation", "think", choice.picture_sample))
+            assert drawn is not None
+            lines = [line for line in (drawn.thought or "").splitlines() if line.strip()]
+            yield [line.split()[-1] for line in lines[:-1]]
+
     def said(self, family: str) -> Iterator[Example]:
         """Question -> answer of each of `answers`, without the thought."""
         records = self.folder.records()

@@ -18,7 +18,7 @@ and steps.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -32,6 +32,7 @@ from unigap.judges import find_judge
 from unigap.judging import check_judge, judge_run
 from unigap.models import find_device, find_model
 from unigap.models.settings import with_weights
+from unigap.models.tiny.learning import Naming
 from unigap.models.tiny.model import TinyModel
 from unigap.models.tiny.network import Network
 from unigap.models.trainable import Trainable
@@ -88,6 +89,12 @@ class StarsConfig(TrainConfig):
     """Layers added to the embedded model before the first round; they change nothing until they are trained."""
     add_after: int | None = None
     """Behind which of its layers these come (0: before all); None puts them on top."""
+    name_steps: float = 0.0
+    """Loss weight of each result of the thought (the words that end its steps), for the embedded model's token that
+    begins a picture to name between the layers; 0 leaves that out."""
+    name_after: tuple[int, ...] = ()
+    """Behind how many of its layers, those added included, the results are named; the last result at the last of them,
+    the one before it at the one before."""
     replay: float = 0.35
     """Share of each step that is the embedded model's pretraining mixture, against forgetting; in [0, 1)."""
     score_units: int = 300
@@ -126,6 +133,10 @@ class StarsConfig(TrainConfig):
             )
         if self.add_after is not None and (self.add_after < 0 or not self.add_layers):
             raise ValueError(f"add_after {self.add_after} must be at least 0, and add_layers say how many")
+        if not 0 <= self.name_steps < float("inf") or (self.name_steps > 0) != bool(self.name_after):
+            raise ValueError(f"name_steps {self.name_steps} must be at least 0, and above it if name_after is given")
+        if any(here >= there for here, there in pairwise((0, *self.name_after))):
+            raise ValueError(f"name_after must be numbers of layers from 1, increasing; got {list(self.name_after)}")
         for family in (*self.families, *self.score_families):
             find_family(family)
 
@@ -180,6 +191,8 @@ def run(config: StarsConfig) -> Path:
             parts["replay"] = Part(source, config.replay if parts else 1.0)
         if number == 1 and config.add_layers:
             deepen(cast(TinyModel, model), config.add_layers, config.add_after)
+        if config.name_steps:
+            name_between(cast(TinyModel, model), Naming(config.name_after, config.name_steps))
         path = train(
             model,
             parts,
@@ -320,6 +333,22 @@ def read_tallies(config: StarsConfig) -> dict[tuple[int, str], Tally]:
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
+
+
+def name_between(model: TinyModel, naming: Naming) -> None:
+    """Have the embedded model learn to name words between its layers.
+
+    Raises:
+        CannotAskError: No token of its trunk begins its pictures.
+        ValueError: It has fewer layers.
+    """
+    if not isinstance(model, TinyModel) or model.painter is not None:
+        raise CannotAskError(
+            f"{model.name} cannot name steps between its layers; only the embedded model can, in codes"
+        )
+    if naming.after[-1] > (own := model.network.config.num_layers):
+        raise ValueError(f"nothing can be named behind layer {naming.after[-1]}: {model.name} has {own}")
+    model.naming = naming
 
 
 def deepen(model: TinyModel, num_layers: int, after: int | None = None) -> None:

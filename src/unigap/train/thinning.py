@@ -84,10 +84,10 @@ def thinned(
     hashes = []
     for family in families:
         rows[family] = []
-        for example in kept.examples(family):
+        for example, results in zip(kept.examples(family), kept.results(family), strict=True):
             hashes.append(examples_sha256([example])[:16])
             thoughts = [None, *(partial_thoughts(example.thought or "") if partial else ())]
-            rows[family].append([prepare(replace(example, thought=thought)) for thought in thoughts])
+            rows[family].append([prepare(replace(example, thought=thought), results) for thought in thoughts])
     first = {family: [model.prepare(example) for example in said] for family, said in (answers or {}).items()}
     hashes += [examples_sha256(said)[:16] for said in (answers or {}).values()]
     return Thinning(
@@ -111,19 +111,22 @@ def partial_thoughts(thought: str) -> list[str]:
     return ["\n".join(lines[:kept]) for kept in range(1, len(lines) - 1)]
 
 
-def preparer(model: Trainable[Row]) -> Callable[[Example], Row]:
-    """How an example is prepared: as the model does, and for the embedded model with shares for a picture of objects.
+def preparer(model: Trainable[Row]) -> Callable[[Example, Sequence[str]], Row]:
+    """How an example and the results of its picture's thought's steps are prepared.
 
-    Objects lie in random places, so each cell is learned as the share of what is still to be drawn, as in pretraining
-    (`unigap.train.kit.Kit`): the same expected gradient as that of the picture, with less noise.
+    As the model does, and for the embedded model with shares for a picture of objects: objects lie in random places, so
+    each cell is learned as the share of what is still to be drawn, as in pretraining (`unigap.train.kit.Kit`): the same
+    expected gradient as that of the picture, with less noise. The results are what it may learn to
+    name (`unigap.models.tiny.learning.Naming`).
     """
     if not isinstance(model, TinyModel):
-        return model.prepare
+        return lambda example, _: model.prepare(example)
     kit = Kit(model.tokenizer, model.codebook)
     name_of = {tuple(kit.picture(Grid((name, *[None] * 8)))[:2]): name for name in CELL_CONTENTS}
 
-    def prepare(example: Example) -> Any:
+    def prepare(example: Example, results: Sequence[str]) -> Any:
         row = model.prepare(example)
+        row = replace(row, named=tuple(model.tokenizer.encode(word)[-1] for word in results))
         halves = row.ids[-18:]
         cells = tuple(name_of.get(tuple(halves[at : at + 2]), "?") for at in range(0, 18, 2))
         if "?" in cells:

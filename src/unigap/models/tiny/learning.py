@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unigap.models.tiny.network import Network
+from unigap.models.tiny.pictures import TOKENS_PER_PICTURE
 
 Target = tuple[tuple[int, float], ...]
 """What a token may be: (id, loss weight) pairs, at most MAX_ALTERNATIVES; empty for what is given."""
@@ -24,6 +26,9 @@ class Sample:
     """One for each id."""
     id: str = ""
     """Names it in errors."""
+    named: tuple[int, ...] = ()
+    """Of a sequence that ends with a drawing: words that the token before it names between the layers, one after the
+    other, if the model learns to (`Naming`)."""
 
     @property
     def num_tokens(self) -> int:
@@ -48,21 +53,27 @@ def collate(samples: Sequence[Sample], pad: int) -> tuple[Tensor, Tensor, Tensor
     return ids_BT, alternatives_BTK, weights_BTK
 
 
-def weighted_losses(
-    network: Network, ids_BT: Tensor, alternatives_BTK: Tensor, weights_BTK: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Weight x -log probability, in nats, of the N tokens that are learned and their alternatives.
-
-    Returns:
-        The losses (N, K) in float32, and the ids (N, K) that they are of.
-    """
-    return losses_of_hidden(network, network.hidden(ids_BT[:, :-1]), alternatives_BTK, weights_BTK)
+def collate_named(samples: Sequence[Sample], num_tokens: int, num_names: int) -> Tensor:
+    """For each token and place to name a word at (B, T, N), the word; -1: none. The last words have the last places."""
+    named_BTN = torch.full((len(samples), num_tokens, num_names), -1)
+    for row, sample in enumerate(samples):
+        names = sample.named[-num_names:]
+        if names:
+            named_BTN[row, len(sample.ids) - TOKENS_PER_PICTURE - 1, -len(names) :] = torch.tensor(names)
+    return named_BTN
 
 
 def losses_of_hidden(
     network: Network, hidden_BSD: Tensor, alternatives_BTK: Tensor, weights_BTK: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`weighted_losses` from the hidden states before each token but the first (S = T - 1)."""
+    """Weight x -log probability, in nats, of the N tokens that are learned and their alternatives.
+
+    Args:
+        hidden_BSD: Final hidden states before each token but the first (S = T - 1).
+
+    Returns:
+        The losses (N, K) in float32, and the ids (N, K) that they are of.
+    """
     learned_BT = weights_BTK[:, 1:].any(dim=-1)
     logits_NV = network.head(hidden_BSD[learned_BT])
     alternatives_NK = alternatives_BTK[:, 1:][learned_BT]
@@ -70,17 +81,53 @@ def losses_of_hidden(
     return -(logprobs_NK * weights_BTK[:, 1:][learned_BT]), alternatives_NK
 
 
-class TinyLoss(nn.Module):
-    """See `unigap.models.trainable.Trainable.loss_module`: one mean over everything learned, text and codes alike."""
+@dataclass(frozen=True)
+class Naming:
+    """That the token which begins a drawing also names words, read off between the layers by the network's own head.
 
-    def __init__(self, network: Network, first_code: int) -> None:
+    So the steps of a thought can be asked for in the layers that come before those that draw: a chain of thought that
+    runs through the layers instead of the text (Deng et al. 2023, arXiv 2311.01460, who match hidden states where this
+    asks for words). When the model draws, nothing more is written or computed.
+    """
+
+    after: tuple[int, ...]
+    """For each word, how many layers come before it; increasing. Fewer words take the last places."""
+    weight: float
+    """Loss weight of a word."""
+
+    def total(self, sample: Sample) -> float:
+        """Loss weight of a sequence's words."""
+        return self.weight * len(sample.named[-len(self.after) :])
+
+
+class TinyLoss(nn.Module):
+    """See `unigap.models.trainable.Trainable.loss_module`: one mean over everything learned, text and codes alike.
+
+    Words that are named (`Naming`) count as text.
+    """
+
+    def __init__(self, network: Network, first_code: int, naming: Naming | None = None) -> None:
         super().__init__()
         self.network = network
         self.first_code = first_code
+        self.naming = naming
 
     def forward(self, batch: dict[str, Tensor], totals: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-        losses_NK, ids_NK = weighted_losses(self.network, batch["ids"], batch["alternatives"], batch["weights"])
+        states: list[Tensor] | None = [] if self.naming else None
+        hidden_BSD = self.network.hidden(batch["ids"][:, :-1], states=states)
+        losses_NK, ids_NK = losses_of_hidden(self.network, hidden_BSD, batch["alternatives"], batch["weights"])
         drawn_NK = ids_NK >= self.first_code
         known = losses_NK.detach()
-        sums = torch.stack((known[~drawn_NK].sum(), known[drawn_NK].sum()))
-        return losses_NK.sum() / sum(totals), sums
+        loss, text, image = losses_NK.sum(), known[~drawn_NK].sum(), known[drawn_NK].sum()
+        if self.naming and states is not None:
+            named = self._naming_loss(self.naming, states, batch["named"])
+            loss, text = loss + named, text + named.detach()
+        return loss / sum(totals), torch.stack((text, image))
+
+    def _naming_loss(self, naming: Naming, states: Sequence[Tensor], named_BSN: Tensor) -> Tensor:
+        loss = named_BSN.new_zeros((), dtype=torch.float32)
+        for place, after in enumerate(naming.after):
+            names_BS = named_BSN[..., place] >= 0
+            logits_NV = self.network.head(self.network.norm(states[after - 1][names_BS])).float()
+            loss = loss + F.cross_entropy(logits_NV, named_BSN[names_BS][:, place], reduction="sum")
+        return naming.weight * loss

@@ -8,6 +8,7 @@ A sequence is <bos>, the content (words, and pictures as <image> 18 codes </imag
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from unigap.models.protocol import Ability, DrawOutput, Request, Sampling, TextO
 from unigap.models.sampling import choose
 from unigap.models.settings import change_settings, split_settings
 from unigap.models.tiny import tokenizer as tok
-from unigap.models.tiny.learning import Sample, Target, TinyLoss, collate
+from unigap.models.tiny.learning import Naming, Sample, Target, TinyLoss, collate, collate_named
 from unigap.models.tiny.network import Cache, Network, NetworkConfig
 from unigap.models.tiny.painter import Painter, PainterConfig, PainterSampling
 from unigap.models.tiny.painting import PaintingLoss, collate_painting, paint, query_ids
@@ -61,7 +62,6 @@ class TinyModel:
         "head": r"network\.(norm|head)\.",
     }
     muon_matrices = r"network\.blocks\.\d+\.(qkv|out|up|down)\."
-    own_settings: Mapping[str, Any] = {}
     adamw_eps = 1e-8
     loss_kinds: tuple[str, ...] = ("text", "image")
 
@@ -84,6 +84,8 @@ class TinyModel:
             self.parts = {**self.parts, "painter": r"painter\."}
             self.muon_matrices = r"(network|painter)\.blocks\.\d+\.(qkv|out|up|down|read)\."
             self.sampling = PainterSampling(max_think_tokens=self.sampling.max_think_tokens)
+        self.naming: Naming | None = None
+        """May be set before training; for models that draw in codes."""
         self.tokenizer = tokenizer
         self.codebook = codebook
         self.sha256 = sha256
@@ -195,6 +197,11 @@ class TinyModel:
 
     # ---- training (unigap.models.trainable.Trainable) ----------------------------------------------------------------
 
+    @property
+    def own_settings(self) -> Mapping[str, Any]:
+        """How words are named between the layers, if any are."""
+        return {"naming": asdict(self.naming)} if self.naming else {}
+
     def prepare(self, example: Example) -> Sample:
         """The sequence of an example; a picture to be drawn becomes its codes, each the one right next token.
 
@@ -229,6 +236,8 @@ class TinyModel:
                     text += weight
                 else:
                     image += weight
+        if self.naming:
+            text += self.naming.total(row)
         return text, image
 
     def collate(self, rows: Sequence[Sample], seeds: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -237,12 +246,15 @@ class TinyModel:
             queries = query_ids(self.painter, self.network)
             return collate_painting(rows, seeds, queries, self.tokenizer, self.codebook)
         ids_BT, alternatives_BTK, weights_BTK = collate(rows, self.tokenizer[tok.PAD])
-        return {"ids": ids_BT, "alternatives": alternatives_BTK, "weights": weights_BTK}
+        batch = {"ids": ids_BT, "alternatives": alternatives_BTK, "weights": weights_BTK}
+        if self.naming:
+            batch["named"] = collate_named(rows, ids_BT.shape[1] - 1, len(self.naming.after))
+        return batch
 
     def loss_module(self) -> TinyLoss | PaintingLoss:
         if self.painter is not None:
             return PaintingLoss(self.network, self.painter)
-        return TinyLoss(self.network, self.tokenizer.first_code)
+        return TinyLoss(self.network, self.tokenizer.first_code, self.naming)
 
     # ---- the protocol ----------------------------------------------------------------------------------------------
 

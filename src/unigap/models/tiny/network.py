@@ -168,17 +168,25 @@ class Network(nn.Module):
             nn.init.zeros_(block.out.weight)
             nn.init.zeros_(block.down.weight)
 
-    def hidden(self, ids_BT: Tensor, kept: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        kept: list[tuple[Tensor, Tensor]] | None = None,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
         """Final hidden states (B, T, D) of whole sequences, padded on the right if at all.
 
         Args:
             kept: Gains the keys and values (B, H, T, D / H) of each layer.
+            states: Gains the state (B, T, D) behind each layer, before the last normalisation.
         """
         tokens = ids_BT.shape[1]
         x = F.rms_norm(self.embed(ids_BT), (self.config.width,))
         cos, sin = self.cos[:tokens].to(x.dtype), self.sin[:tokens].to(x.dtype)
         for block in self.blocks:
             x = block(x, cos, sin, None, None, kept)
+            if states is not None:
+                states.append(x)
         return self.norm(x)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
