@@ -80,7 +80,7 @@ def test_names_teach_the_layers_before_them_alone(tiny: TinyModel):
     loss.backward()
     taught = [any(p.grad is not None and p.grad.any() for p in block.parameters()) for block in tiny.network.blocks]
     assert taught == [True, True, False, False, False, False]
-    assert float(loss) == pytest.approx(float(before[0]), rel=1e-4)
+    assert loss.item() == pytest.approx(before[0].item(), rel=1e-4)
 
 
 def test_without_naming_nothing_is_kept_or_asked(tiny: TinyModel):
