@@ -42,14 +42,19 @@ def small(out: Path, **changes: Any) -> StarsConfig:
 # ---- the model, prompts and settings ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", [None, 0, 2, 6])
-def test_layers_that_are_added_change_nothing_until_they_are_trained(after: int | None):
+@pytest.mark.parametrize(
+    ("after", "copies"), [(None, False), (0, False), (2, False), (6, False), (None, True), (4, True)]
+)
+def test_layers_that_are_added_change_nothing_until_they_are_trained(after: int | None, copies: bool):
     tiny = TinyModel.from_pretrained()
     deep = TinyModel(tiny.network, tiny.tokenizer, tiny.codebook, sha256=tiny.sha256, card=tiny.card)
-    deepen(deep, 2, after)
+    deepen(deep, 2, after, copies=copies)
     assert (tiny.network.config.num_layers, deep.network.config.num_layers) == (6, 8)
     born = [i for i, block in enumerate(deep.network.blocks) if not block.out.weight.any()]  # type: ignore[union-attr]
     assert born == ([6, 7] if after is None else [after, after + 1])
+    before = tiny.network.blocks[(6 if after is None else after) - 1]
+    copied = [bool((deep.network.blocks[i].qkv.weight == before.qkv.weight).all()) for i in born]  # type: ignore
+    assert copied == [copies, copies]
     requests = [Request(content=(f"Draw {n} cups.",)) for n in (2, 3)]
     ours, theirs = (model.draw(requests, sampling=tiny.sampling, seeds=[1, 2]) for model in (deep, tiny))
     assert [a.image.tobytes() for a in ours if a.image] == [b.image.tobytes() for b in theirs if b.image]
@@ -74,7 +79,10 @@ def test_a_run_that_names_steps_learns_from_them_and_says_so_in_the_card(tmp_pat
         for name, changes in {"plain": {}, "named": {"name_steps": 6.0, "name_after": (2, 4)}}.items()
     }
     plain, named = (TinyModel.from_pretrained(folder) for folder in runs.values())
-    assert named.card["learning"] == {"naming": {"after": [2, 4], "weight": 6.0}} and "learning" not in plain.card
+    assert (
+        named.card["learning"] == {"naming": {"after": [2, 4], "weight": 6.0, "first": False}}
+        and "learning" not in plain.card
+    )
     assert plain.sha256 != named.sha256
     logs = [json.loads((folder.parent / "log.jsonl").read_text().splitlines()[0]) for folder in runs.values()]
     assert logs[0]["loss_image"] == logs[1]["loss_image"]  # the same pictures, before anything was learned
@@ -106,6 +114,8 @@ def test_a_family_with_too_few_prompts_is_refused_with_the_number(tmp_path: Path
         ({"partial": 1.5}, r"partial in \[0, 1\]"),
         ({"units": 0}, "at least 1"),
         ({"add_after": 2}, "add_after 2 must be at least 0, and add_layers say how many"),
+        ({"add_copies": True}, "add_copies needs add_layers, and a layer before them"),
+        ({"add_copies": True, "add_layers": 2, "add_after": 0}, "add_copies needs add_layers, and a layer before them"),
         ({"name_steps": 6.0}, "name_steps 6.0 must be at least 0, and above it if name_after is given"),
         ({"name_after": (4,)}, "name_steps 0.0 must be at least 0, and above it if name_after is given"),
         ({"name_steps": float("nan"), "name_after": (4,)}, "name_steps nan must be at least 0"),

@@ -34,7 +34,7 @@ from unigap.models import find_device, find_model
 from unigap.models.settings import with_weights
 from unigap.models.tiny.learning import Naming
 from unigap.models.tiny.model import TinyModel
-from unigap.models.tiny.network import Network
+from unigap.models.tiny.network import Block, Network
 from unigap.models.trainable import Trainable
 from unigap.ranks import world_from_env
 from unigap.scenes import find_family, make_items, make_units
@@ -89,12 +89,17 @@ class StarsConfig(TrainConfig):
     """Layers added to the embedded model before the first round; they change nothing until they are trained."""
     add_after: int | None = None
     """Behind which of its layers these come (0: before all); None puts them on top."""
+    add_copies: bool = False
+    """Start them as copies of the layer before them, but for what they give out, which stays zero."""
     name_steps: float = 0.0
     """Loss weight of each result of the thought (the words that end its steps), for the embedded model's token that
     begins a picture to name between the layers; 0 leaves that out."""
     name_after: tuple[int, ...] = ()
-    """Behind how many of its layers, those added included, the results are named; the last result at the last of them,
-    the one before it at the one before."""
+    """Behind how many of its layers, those added included, the results are named: the last result at the last of them,
+    the one before it at the one before; see name_first."""
+    name_first: bool = False
+    """Name the first result at the first of them instead, the next at the next, and the last again at all that are
+    left."""
     replay: float = 0.35
     """Share of each step that is the embedded model's pretraining mixture, against forgetting; in [0, 1)."""
     score_units: int = 300
@@ -133,6 +138,8 @@ class StarsConfig(TrainConfig):
             )
         if self.add_after is not None and (self.add_after < 0 or not self.add_layers):
             raise ValueError(f"add_after {self.add_after} must be at least 0, and add_layers say how many")
+        if self.add_copies and (not self.add_layers or self.add_after == 0):
+            raise ValueError("add_copies needs add_layers, and a layer before them: add_after above 0")
         if not 0 <= self.name_steps < float("inf") or (self.name_steps > 0) != bool(self.name_after):
             raise ValueError(f"name_steps {self.name_steps} must be at least 0, and above it if name_after is given")
         if any(here >= there for here, there in pairwise((0, *self.name_after))):
@@ -190,9 +197,9 @@ def run(config: StarsConfig) -> Path:
             source = replay(cast(TinyModel, model), seed=config.seed + number - 1)
             parts["replay"] = Part(source, config.replay if parts else 1.0)
         if number == 1 and config.add_layers:
-            deepen(cast(TinyModel, model), config.add_layers, config.add_after)
+            deepen(cast(TinyModel, model), config.add_layers, config.add_after, copies=config.add_copies)
         if config.name_steps:
-            name_between(cast(TinyModel, model), Naming(config.name_after, config.name_steps))
+            name_between(cast(TinyModel, model), Naming(config.name_after, config.name_steps, config.name_first))
         path = train(
             model,
             parts,
@@ -351,11 +358,12 @@ def name_between(model: TinyModel, naming: Naming) -> None:
     model.naming = naming
 
 
-def deepen(model: TinyModel, num_layers: int, after: int | None = None) -> None:
+def deepen(model: TinyModel, num_layers: int, after: int | None = None, *, copies: bool = False) -> None:
     """Add layers to the embedded model; with the zero output projections of birth, they change nothing yet.
 
     Args:
         after: How many of its own layers stay before them; None: all.
+        copies: What they compute is what the layer before them computes, though they give out nothing of it yet.
 
     Raises:
         CannotAskError: The model has no layers to which others can be added.
@@ -375,6 +383,12 @@ def deepen(model: TinyModel, num_layers: int, after: int | None = None) -> None:
     kept = [network.blocks[place if place < after else place + num_layers] for place in range(own)]
     for block, theirs in zip(kept, old.blocks, strict=True):
         block.load_state_dict(theirs.state_dict())
+    if copies:
+        for block in network.blocks[after : after + num_layers]:
+            assert isinstance(block, Block)
+            block.load_state_dict(old.blocks[after - 1].state_dict())
+            torch.nn.init.zeros_(block.out.weight)
+            torch.nn.init.zeros_(block.down.weight)
     outside = {name: value for name, value in old.state_dict().items() if not name.startswith("blocks.")}
     missing, unexpected = network.load_state_dict(outside, strict=False)
     assert not unexpected and all(name.startswith("blocks.") for name in missing)

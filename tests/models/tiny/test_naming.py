@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unigap.models.tiny import tokenizer as tok
-from unigap.models.tiny.learning import Naming, Sample, TinyLoss
+from unigap.models.tiny.learning import Naming, Sample, TinyLoss, collate_named
 from unigap.models.tiny.model import TinyModel
 from unigap.models.trainable import Example
 from unigap.scenes.render import Grid, render
@@ -70,6 +70,21 @@ def test_the_shares_of_batches_with_and_without_names_add_up_to_the_loss_of_one(
     torch.testing.assert_close(sum(each for _, each in parts), sums)
 
 
+@pytest.mark.parametrize(
+    ("first", "words", "expected"),
+    [
+        (False, "a", "--a"), (False, "ab", "-ab"), (False, "abc", "abc"), (False, "abcd", "bcd"), (False, "", "---"),
+        (True, "a", "aaa"), (True, "ab", "abb"), (True, "abc", "abc"), (True, "abcd", "abd"), (True, "", "---"),
+    ],
+)  # fmt: skip
+def test_words_have_the_last_places_or_the_first_and_then_the_last_word_stays(first: bool, words: str, expected: str):
+    row = Sample([7] * 20, [()] * 20, named=tuple(map(ord, words)))
+    naming = Naming(after=(2, 3, 5), weight=2.0, first=first)
+    named_N = collate_named([row], 20, naming)[0, 20 - 18 - 1]
+    assert "".join("-" if word < 0 else chr(word) for word in named_N.tolist()) == expected
+    assert naming.total(row) == 2.0 * len(expected.replace("-", ""))
+
+
 def test_names_teach_the_layers_before_them_alone(tiny: TinyModel):
     tiny.naming = Naming(after=(2,), weight=1.0)
     row = drawing(tiny, "Draw 3 cups.", "4")
@@ -87,4 +102,4 @@ def test_without_naming_nothing_is_kept_or_asked(tiny: TinyModel):
     assert tiny.own_settings == {} and tiny.weigh(drawing(tiny, "Draw 3 cups.", "4")) == (0.0, 18.0)
     assert "named" not in tiny.collate([drawing(tiny, "Draw 3 cups.", "4")], [0])
     tiny.naming = Naming(after=(2, 5), weight=6.0)
-    assert tiny.own_settings == {"naming": {"after": (2, 5), "weight": 6.0}}
+    assert tiny.own_settings == {"naming": {"after": (2, 5), "weight": 6.0, "first": False}}

@@ -53,13 +53,12 @@ def collate(samples: Sequence[Sample], pad: int) -> tuple[Tensor, Tensor, Tensor
     return ids_BT, alternatives_BTK, weights_BTK
 
 
-def collate_named(samples: Sequence[Sample], num_tokens: int, num_names: int) -> Tensor:
-    """For each token and place to name a word at (B, T, N), the word; -1: none. The last words have the last places."""
-    named_BTN = torch.full((len(samples), num_tokens, num_names), -1)
+def collate_named(samples: Sequence[Sample], num_tokens: int, naming: "Naming") -> Tensor:
+    """For each token and each of the naming's places (B, T, N), the word to name; -1: none."""
+    named_BTN = torch.full((len(samples), num_tokens, len(naming.after)), -1)
     for row, sample in enumerate(samples):
-        names = sample.named[-num_names:]
-        if names:
-            named_BTN[row, len(sample.ids) - TOKENS_PER_PICTURE - 1, -len(names) :] = torch.tensor(names)
+        if words := naming.words(sample):
+            named_BTN[row, len(sample.ids) - TOKENS_PER_PICTURE - 1, -len(words) :] = torch.tensor(words)
     return named_BTN
 
 
@@ -91,13 +90,24 @@ class Naming:
     """
 
     after: tuple[int, ...]
-    """For each word, how many layers come before it; increasing. Fewer words take the last places."""
+    """The places: how many layers come before each; increasing."""
     weight: float
     """Loss weight of a word."""
+    first: bool = False
+    """Whether the first word has the first place, and the last word all that are left. Else the last word has the last
+    place, the one before it the one before, and fewer words leave the first places out."""
+
+    def words(self, sample: Sample) -> tuple[int, ...]:
+        """The words for the last places, at most one for each."""
+        places = len(self.after)
+        if not (self.first and sample.named):
+            return sample.named[-places:]
+        head, last = sample.named[:-1][: places - 1], sample.named[-1]
+        return (*head, *[last] * (places - len(head)))
 
     def total(self, sample: Sample) -> float:
         """Loss weight of a sequence's words."""
-        return self.weight * len(sample.named[-len(self.after) :])
+        return self.weight * len(self.words(sample))
 
 
 class TinyLoss(nn.Module):

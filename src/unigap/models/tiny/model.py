@@ -248,7 +248,7 @@ class TinyModel:
         ids_BT, alternatives_BTK, weights_BTK = collate(rows, self.tokenizer[tok.PAD])
         batch = {"ids": ids_BT, "alternatives": alternatives_BTK, "weights": weights_BTK}
         if self.naming:
-            batch["named"] = collate_named(rows, ids_BT.shape[1] - 1, len(self.naming.after))
+            batch["named"] = collate_named(rows, ids_BT.shape[1] - 1, self.naming)
         return batch
 
     def loss_module(self) -> TinyLoss | PaintingLoss:
