@@ -67,6 +67,7 @@ class StarsMapping:
     units: int = 2500
     """Pairs a family to think and draw on."""
     steps: int = 750
+    """This and the next five are those of all arms but `named` and its control, which have their own."""
     examples_per_step: int = 128
     replay: float = 0.4
     muon_lr: float = 0.01

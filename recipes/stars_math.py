@@ -8,7 +8,8 @@ The embedded model thinks and draws on prompts of the training split; what the e
 result of each step of the thought, behind layers 4, 6 and 8 of the twelve: the chain of thought runs through layers
 that come before those that draw. Measured on held-out expressions (math), on rules that are not trained on here
 (mapping: cross-task), and on what must not be forgotten (plain, counting). The arms take equally many steps, of which
-the same share is replayed; `unnamed` is `stars` without the names.
+the same share is replayed; `unnamed` is `stars` without the names. At these settings only `stars` and
+`shuffled` have been run in full.
 
 Held-out drawings at once that are right, 300 prompts a family, seed 0 (docs/stars.md has the rest and the intervals):
 

@@ -71,6 +71,13 @@ def test_steps_are_named_by_models_that_begin_a_picture_with_a_token_and_have_th
         name_between(TinyModel.from_pretrained(Path("flow")), Naming((2,), 1.0))
 
 
+def test_a_name_behind_a_layer_that_will_not_be_there_is_refused_before_anything_is_sampled(tmp_path: Path):
+    settings: dict[str, Any] = {"add_layers": 1, "name_steps": 6.0}
+    with pytest.raises(ValueError, match="behind layer 8: tiny has 7"):
+        stars.run(small(tmp_path / "run", **settings, name_after=(2, 8)))
+    assert not (tmp_path / "run" / "round-1").exists()
+
+
 def test_a_run_that_names_steps_learns_from_them_and_says_so_in_the_card(tmp_path: Path, whole: Path):
     samples = whole / "round-1" / "samples"
     settings: dict[str, Any] = {"samples_in": samples, "add_layers": 1, "add_after": 2, "steps": 1}

@@ -175,6 +175,9 @@ def run(config: StarsConfig) -> Path:
     path = config.out
     for number in range(1, config.rounds + 1):
         folder = config.out / f"round-{number}"
+        if config.name_steps:  # before sampling, so that what cannot work says so at once
+            naming = Naming(config.name_after, config.name_steps, config.name_first)
+            name_between(cast(TinyModel, model), naming, to_come=config.add_layers if number == 1 else 0)
         parts: dict[str, Part[Any]] = {}
         sampled: dict[str, Any] = {}
         if config.arm != "continued":
@@ -198,8 +201,6 @@ def run(config: StarsConfig) -> Path:
             parts["replay"] = Part(source, config.replay if parts else 1.0)
         if number == 1 and config.add_layers:
             deepen(cast(TinyModel, model), config.add_layers, config.add_after, copies=config.add_copies)
-        if config.name_steps:
-            name_between(cast(TinyModel, model), Naming(config.name_after, config.name_steps, config.name_first))
         path = train(
             model,
             parts,
@@ -342,8 +343,11 @@ def read_tallies(config: StarsConfig) -> dict[tuple[int, str], Tally]:
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 
-def name_between(model: TinyModel, naming: Naming) -> None:
+def name_between(model: TinyModel, naming: Naming, *, to_come: int = 0) -> None:
     """Have the embedded model learn to name words between its layers.
+
+    Args:
+        to_come: Layers that will be added before it is trained.
 
     Raises:
         CannotAskError: No token of its trunk begins its pictures.
@@ -353,8 +357,8 @@ def name_between(model: TinyModel, naming: Naming) -> None:
         raise CannotAskError(
             f"{model.name} cannot name steps between its layers; only the embedded model can, in codes"
         )
-    if naming.after[-1] > (own := model.network.config.num_layers):
-        raise ValueError(f"nothing can be named behind layer {naming.after[-1]}: {model.name} has {own}")
+    if naming.after[-1] > (layers := model.network.config.num_layers + to_come):
+        raise ValueError(f"nothing can be named behind layer {naming.after[-1]}: {model.name} has {layers}")
     model.naming = naming
 
 
